@@ -1,0 +1,1 @@
+"""The services of a beamline, found by `parvis` through entry points."""

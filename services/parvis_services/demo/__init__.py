@@ -1,0 +1,1 @@
+"""The demonstration: a whole grid scan on one machine."""

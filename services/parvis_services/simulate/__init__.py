@@ -1,0 +1,1 @@
+"""Simulated detectors: synthetic frames and the file formats a detector writes."""

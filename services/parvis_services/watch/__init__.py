@@ -1,0 +1,1 @@
+"""Services that watch for data."""

@@ -1,0 +1,1 @@
+"""Spotfinding and per-image statistics, with no messaging in it."""

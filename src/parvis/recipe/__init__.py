@@ -1,0 +1,1 @@
+"""Recipes: the graph, its templates, its checks and its picture."""

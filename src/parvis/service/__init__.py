@@ -1,0 +1,1 @@
+"""Services: contract, base class and host."""

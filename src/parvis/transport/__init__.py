@@ -1,0 +1,1 @@
+"""What carries messages: the interface and its brokers."""

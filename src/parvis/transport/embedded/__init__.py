@@ -1,0 +1,1 @@
+"""A small STOMP broker for one machine, tests and demonstrations."""
