@@ -1,0 +1,199 @@
+"""A recipe message: the form in which a recipe travels from node to node.
+
+The form on the wire is that of `workflows`: a JSON object with `payload`, `recipe`, `recipe-pointer`,
+`recipe-path` and `environment`, under the header `workflows-recipe: True`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import orjson
+
+from parvis.transport.base import Send
+
+RECIPE_HEADER = "workflows-recipe"
+_TRUE = {"True", "true", "1"}
+
+
+class MalformedMessage(ValueError):
+    """A message that cannot be read; the text says what is wrong with it."""
+
+
+def is_recipe_message(headers: Mapping[str, str]) -> bool:
+    """Whether the headers say that the body is a recipe message."""
+    return headers.get(RECIPE_HEADER) in _TRUE
+
+
+def parse_json(body: bytes) -> Any:
+    """Read a JSON body.
+
+    Raises:
+        MalformedMessage: It is not JSON.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedMessage(f"the body is not JSON: {error}") from None
+
+
+def dump_json(value: Any) -> bytes:
+    """Write JSON: dates as ISO 8601, NumPy values as numbers, decimals as numbers, other keys than text as text.
+
+    Raises:
+        TypeError: A value has no form in JSON.
+    """
+    return orjson.dumps(
+        value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    )
+
+
+def _plain(value: Any) -> Any:
+    from decimal import Decimal
+
+    if isinstance(value, Decimal):
+        return float(value)
+    raise TypeError(f"a {type(value).__name__} cannot be sent: {str(value)[:80]}")
+
+
+@dataclass(slots=True)
+class Envelope:
+    """One message of a running recipe.
+
+    Attributes:
+        recipe: The recipe as on the wire: node numbers are text.
+        pointer: Number of the node that this message is for.
+        path: Numbers of the nodes it came through.
+        payload: What the service is given.
+        environment: The recipe environment: travels along and may be added to; `ID` is the recipe ID.
+    """
+
+    recipe: dict[str, Any]
+    pointer: int
+    payload: Any
+    path: list[int] = field(default_factory=list[int])
+    environment: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def parse(cls, body: bytes) -> Envelope:
+        """Read a body from the wire.
+
+        Raises:
+            MalformedMessage: Something that a recipe message needs is missing or of the wrong kind.
+        """
+        content = parse_json(body)
+        if not isinstance(content, dict):
+            raise MalformedMessage(f"a recipe message is a JSON object, this is {_kind(content)}")
+        content = cast("dict[str, Any]", content)
+        recipe = _object(content, "recipe", required=True)
+        pointer = _whole_number(content.get("recipe-pointer"), "recipe-pointer")
+        if not isinstance(recipe.get(str(pointer)), dict):
+            raise MalformedMessage(f"recipe-pointer is {pointer}, but the recipe has no such node")
+        path = content.get("recipe-path") or []
+        if not isinstance(path, list):
+            raise MalformedMessage(f"recipe-path must be a list, it is {_kind(path)}")
+        return cls(
+            recipe=recipe,
+            pointer=pointer,
+            payload=content.get("payload"),
+            path=[_whole_number(step, "recipe-path") for step in cast("list[Any]", path)],
+            environment=_object(content, "environment", required=False),
+        )
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """The recipe node that this message is for."""
+        return self.recipe[str(self.pointer)]
+
+    @property
+    def recipe_id(self) -> str | None:
+        """The recipe ID, or None outside a dispatched recipe."""
+        value = self.environment.get("ID")
+        return None if value is None else str(value)
+
+    def targets(self, output: str, default_output: str | None) -> list[int]:
+        """Numbers of the nodes that `output` leads to; none if the recipe does not use that output."""
+        outputs = self.node.get("output")
+        if isinstance(outputs, dict):
+            return node_numbers(cast("dict[str, Any]", outputs).get(output))
+        return node_numbers(outputs) if output == default_output else []
+
+    def onward(self, output: str, default_output: str | None, payload: Any, delay: float = 0) -> list[Send]:
+        """Return what sends `payload` to all nodes that `output` leads to.
+
+        Raises:
+            MalformedMessage: The recipe leads to a node that it does not have.
+        """
+        path = [*self.path, self.pointer]
+        sends: list[Send] = []
+        for target in self.targets(output, default_output):
+            sends += self._to(target, path, payload, delay)
+        return sends
+
+    def checkpoint(self, payload: Any, delay: float = 0) -> list[Send]:
+        """Return what sends `payload` to this node once more."""
+        return self._to(self.pointer, self.path, payload, delay, own_delay=False)
+
+    def start(self) -> list[Send]:
+        """Return what starts the recipe: one message for each entry of its `start`."""
+        sends: list[Send] = []
+        for number, payload in self.recipe["start"]:
+            sends += self._to(int(number), [], payload, 0)
+        return sends
+
+    def _to(
+        self, target: int, path: Sequence[int], payload: Any, delay: float, *, own_delay: bool = True
+    ) -> list[Send]:
+        node = self.recipe.get(str(target))
+        if not isinstance(node, dict):
+            raise MalformedMessage(f"node {self.pointer} leads to node {target}, which the recipe does not have")
+        node = cast("dict[str, Any]", node)
+        body = dump_json(
+            {
+                "environment": self.environment,
+                "payload": payload,
+                "recipe": self.recipe,
+                "recipe-path": path,
+                "recipe-pointer": target,
+            }
+        )
+        wait = delay + (float(node.get("transport-delay") or 0) if own_delay else 0)
+        headers = {RECIPE_HEADER: "True"}
+        sends: list[Send] = []
+        if node.get("queue"):
+            sends.append(Send(str(node["queue"]), body, headers, delay=wait))
+        if node.get("topic"):
+            sends.append(Send(str(node["topic"]), body, headers, kind="topic", delay=wait))
+        return sends
+
+
+def node_numbers(value: Any) -> list[int]:
+    """Read one entry of a node's `output`: a number, a list of numbers, or nothing."""
+    if value is None:
+        return []
+    entries = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return [_whole_number(entry, "an output") for entry in entries]
+
+
+def _whole_number(value: Any, what: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    raise MalformedMessage(f"{what} must be the number of a node, it is {str(value)[:80]!r}")
+
+
+def _object(content: dict[str, Any], key: str, *, required: bool) -> dict[str, Any]:
+    value = content.get(key)
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    if value is None and not required:
+        return {}
+    raise MalformedMessage(f"{key} must be a JSON object, it is {_kind(value)}")
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", type(None): "missing or null", bool: "true or false"}
+    return names.get(cast("type", type(value)), "a number")

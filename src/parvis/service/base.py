@@ -1,0 +1,199 @@
+"""What a service author writes against: `Service`, `Step`, `Reject`, `Retry`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from pydantic import BaseModel
+
+from parvis.config import Config
+from parvis.recipe.envelope import Envelope
+from parvis.service.contract import Anything, Contract, Outputs
+from parvis.transport.base import Send
+
+PayloadT = TypeVar("PayloadT", bound=BaseModel)
+ParametersT = TypeVar("ParametersT", bound=BaseModel)
+
+
+class Reject(Exception):  # noqa: N818 - an instruction to the host, not an error of the service
+    """Bad input: put the message among the dead letters at once, with this reason."""
+
+
+class Retry(Exception):  # noqa: N818
+    """Not now: try the message again, with growing delays and an end.
+
+    Args:
+        reason: Why not, for the person who reads the dead letter if it never succeeds.
+        after: Seconds before the first new try; doubled for each further one.
+    """
+
+    def __init__(self, reason: str, after: float = 5) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class Step(Generic[ParametersT]):
+    """The step of a recipe that a handler is given: what the recipe says here, and the ways out.
+
+    What is sent leaves when the handler has returned, together with the acknowledgement of the message.
+
+    Attributes:
+        parameters: What the recipe says under `parameters`, checked.
+        header: Headers of the message.
+        message_id: The broker's identifier of the message.
+        redelivered: The message was handed out before, so that side effects may have happened already.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        envelope: Envelope,
+        parameters: ParametersT,
+        *,
+        header: Mapping[str, str],
+        message_id: str,
+        redelivered: bool,
+    ) -> None:
+        self.parameters = parameters
+        self.header = header
+        self.message_id = message_id
+        self.redelivered = redelivered
+        self._contract = contract
+        self._envelope = envelope
+        self._sends: list[Send] = []
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The recipe environment. What is added here travels on with everything sent afterwards."""
+        return self._envelope.environment
+
+    @property
+    def recipe_id(self) -> str | None:
+        """The recipe ID, or None if the message is not part of a dispatched recipe."""
+        return self._envelope.recipe_id
+
+    @property
+    def sends(self) -> Sequence[Send]:
+        """What has been sent so far."""
+        return self._sends
+
+    def is_connected(self, output: str) -> bool:
+        """Whether the recipe does anything with what leaves at `output`."""
+        return bool(self._envelope.targets(output, self._contract.default_output))
+
+    def connected_outputs(self) -> list[str]:
+        """Names of the outputs that the recipe does something with."""
+        outputs = self._envelope.node.get("output")
+        if isinstance(outputs, dict):
+            return [str(name) for name in outputs]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return [self._contract.default_output] if outputs and self._contract.default_output else []
+
+    def send(self, output: str, payload: Any, delay: float = 0) -> None:
+        """Send `payload` out at `output`, after `delay` seconds; nothing happens if the recipe does not use it.
+
+        Raises:
+            ValueError: The service has not declared that output.
+        """
+        if self._contract.output(output) is None:
+            raise ValueError(f"{self._contract.service} declares no output {output!r}")
+        self._sends += self._envelope.onward(
+            output, self._contract.default_output, _dump(payload), delay
+        )
+
+    def checkpoint(self, payload: Any, delay: float = 0) -> None:
+        """Send `payload` to this same node, after `delay` seconds: how a service waits."""
+        self._sends += self._envelope.checkpoint(_dump(payload), delay)
+
+    def start_recipe(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
+        """Start a recipe: send what its `start` says to its first nodes."""
+        self._sends += Envelope(recipe=recipe, pointer=0, payload=None, environment=environment).start()
+
+    def send_to_queue(self, send: Send) -> None:
+        """Send a message that is not part of this recipe."""
+        self._sends.append(send)
+
+
+def _dump(payload: Any) -> Any:
+    return payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
+
+
+class Service(Generic[PayloadT, ParametersT]):
+    """A service: handles one message at a time, keeps nothing between them.
+
+    A subclass declares its contract in class attributes and implements `process`. It may override `start` and
+    `stop` to open and close what it needs, such as a database.
+
+    Class attributes:
+        name: What people call it.
+        queue: Queue it listens to, without namespace.
+        Payload: Model of what arrives.
+        Parameters: Model of what the recipe may say under `parameters`.
+        outputs: Named ways out, each with the model of what leaves there (`contract.Contract.outputs`).
+        default_output: The output of a node whose `output` names none.
+        node_keys: Keys of the recipe node, beside `parameters`, that are read as parameters.
+        plain_messages: Whether messages that are not part of a recipe are taken, too.
+        prefetch: How many messages the broker may hand out in advance.
+        exclusive: Whether only one instance gets messages at any time.
+        max_attempts: How often a message is tried before it becomes a dead letter.
+    """
+
+    name: ClassVar[str]
+    queue: ClassVar[str]
+    Payload: ClassVar[type[BaseModel]] = Anything
+    Parameters: ClassVar[type[BaseModel]] = Anything
+    outputs: ClassVar[Outputs] = {}
+    default_output: ClassVar[str | None] = None
+    node_keys: ClassVar[tuple[str, ...]] = ()
+    plain_messages: ClassVar[bool] = False
+    prefetch: ClassVar[int] = 1
+    exclusive: ClassVar[bool] = False
+    max_attempts: ClassVar[int] = 4
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.log = logging.getLogger(f"parvis.service.{type(self).__name__}")
+
+    def start(self) -> None:
+        """Get ready; called once before the first message."""
+
+    def stop(self) -> None:
+        """Close what `start` opened; called once after the last message."""
+
+    def process(self, payload: PayloadT, step: Step[ParametersT]) -> None:
+        """Handle one message.
+
+        Raises:
+            Reject: The message is no good.
+            Retry: Not now.
+        """
+        raise NotImplementedError(f"{type(self).__name__} implements no process")
+
+
+class BatchService(Service[PayloadT, ParametersT]):
+    """A service that handles several messages at once, in one transaction.
+
+    Messages are gathered until there are `batch_size`, or `batch_wait` seconds have passed since the first,
+    or `closes_batch` says so. A batch that fails is handled again one message at a time, so that only the
+    message at fault is set aside.
+    """
+
+    batch_size: ClassVar[int] = 100
+    batch_wait: ClassVar[float] = 1.0
+
+    def closes_batch(self, batch: Sequence[tuple[PayloadT, Step[ParametersT]]]) -> bool:  # noqa: ARG002
+        """Whether the batch, to which a message has just been added, should be handled now."""
+        return False
+
+    def process_batch(self, batch: Sequence[tuple[PayloadT, Step[ParametersT]]]) -> None:
+        """Handle the messages of a batch, in order of arrival. Raises as `process`."""
+        raise NotImplementedError(f"{type(self).__name__} implements no process_batch")
+
+    def process(self, payload: PayloadT, step: Step[ParametersT]) -> None:
+        """Handle a batch of one."""
+        self.process_batch([(payload, step)])
+
+
+AnyService: TypeAlias = Service[Any, Any]
+AnyBatchService: TypeAlias = BatchService[Any, Any]

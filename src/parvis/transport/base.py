@@ -1,0 +1,191 @@
+"""What a broker can do for us, and the words for it."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["queue", "topic"]
+
+# A queue name becomes part of a header line and of a path on the broker: letters, digits and the few signs
+# that queue names in the field use.
+_DESTINATION = re.compile(r"[A-Za-z0-9_.\-]{1,255}")
+
+
+class TransportError(Exception):
+    """Something between us and the broker went wrong."""
+
+
+class Disconnected(TransportError):
+    """The connection is not there, or went away before the broker confirmed."""
+
+
+class BrokerRefused(TransportError):
+    """The broker answered with an error: a refused log-in, subscription, message or transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it was delivered.
+
+    Attributes:
+        destination: Name of the queue or topic, without prefix and namespace.
+        body: The body, as sent.
+        headers: All headers, as text.
+        message_id: The broker's identifier, unique on this broker.
+        subscription: Number of the subscription that it came by.
+        redelivered: The broker handed it out before, and the consumer went away without acknowledging.
+        connection: Counts connections; an acknowledgement is only good on the connection of the delivery.
+        token: What the broker wants to see in an acknowledgement.
+    """
+
+    destination: str
+    body: bytes
+    headers: Mapping[str, str]
+    message_id: str
+    subscription: int
+    redelivered: bool = False
+    connection: int = 0
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message that is to leave.
+
+    Attributes:
+        destination: Name of the queue or topic, without namespace unless `absolute`.
+        body: The body.
+        headers: Headers of our own; the transport adds those it needs.
+        kind: `queue` (one consumer gets it) or `topic` (all present subscribers get it).
+        delay: Seconds that the broker holds it back.
+        expiration: Seconds after which it is worthless, or None.
+        priority: 0 (least) to 9, or None for the broker's default.
+        persistent: Whether it survives a restart of the broker.
+        absolute: `destination` is the whole name on the broker, outside any namespace.
+    """
+
+    destination: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    kind: Kind = "queue"
+    delay: float = 0
+    expiration: float | None = None
+    priority: int | None = None
+    persistent: bool = True
+    absolute: bool = False
+
+    def __post_init__(self) -> None:
+        check_destination(self.destination)
+
+
+Callback = Callable[[Message], None]
+
+
+def check_destination(name: str) -> str:
+    """Return `name` if it can name a queue or topic.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    if not _DESTINATION.fullmatch(name):
+        raise ValueError(
+            f"{name[:80]!r} cannot name a queue: use letters, digits, '.', '_' and '-', at most 255 of them"
+        )
+    return name
+
+
+class Transport(ABC):
+    """A connection to a broker.
+
+    All methods may be called from any thread. Callbacks run on the transport's own thread and must return
+    at once (put the message in a queue); they must not call the transport.
+
+    A lost connection is made again with growing delays, and subscriptions are made again on it. What was
+    delivered before and not acknowledged comes again, marked `redelivered`.
+    """
+
+    #: Prefix of all names, such as `zocalo`; empty for none.
+    namespace: str
+
+    @abstractmethod
+    def connect(self, timeout: float = 30) -> None:
+        """Connect and log in.
+
+        Raises:
+            Disconnected: Nobody answers within `timeout` seconds.
+            BrokerRefused: The broker does not let us in.
+        """
+
+    @abstractmethod
+    def disconnect(self) -> None:
+        """Leave. Messages that were delivered and not acknowledged go back to the broker."""
+
+    @property
+    @abstractmethod
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+
+    @abstractmethod
+    def subscribe(
+        self,
+        queue: str,
+        callback: Callback,
+        *,
+        prefetch: int = 1,
+        exclusive: bool = False,
+        selector: str | None = None,
+        absolute: bool = False,
+    ) -> int:
+        """Take messages from a queue, at most `prefetch` unacknowledged at a time; return the subscription.
+
+        Acknowledging a message acknowledges all those delivered before it on the same subscription.
+
+        Raises:
+            BrokerRefused: The broker refuses the subscription.
+        """
+
+    @abstractmethod
+    def subscribe_broadcast(self, topic: str, callback: Callback) -> int:
+        """Hear what is broadcast on a topic; nothing to acknowledge. Return the subscription."""
+
+    @abstractmethod
+    def subscribe_temporary(self, hint: str, callback: Callback) -> tuple[int, str]:
+        """Take messages, without acknowledging, from a new queue that only we know.
+
+        Return the subscription and the name of the queue (`transient.<hint>.<unique>`).
+        """
+
+    @abstractmethod
+    def unsubscribe(self, subscription: int) -> None:
+        """Take no more. What is unacknowledged goes back to the broker."""
+
+    @abstractmethod
+    def commit(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> None:
+        """Acknowledge and send in one transaction; return when the broker has confirmed it.
+
+        Args:
+            acknowledge: Delivered messages, in order of delivery, with none left out before the last.
+            sends: What to send.
+            timeout: Seconds to wait for the broker.
+
+        Raises:
+            Disconnected: No confirmation came, or the messages were delivered by a connection that is gone:
+                they come again.
+            BrokerRefused: The broker refused the transaction: none of it happened.
+        """
+
+    def send(self, *sends: Send, timeout: float = 60) -> None:
+        """Send, all or nothing; return when the broker has confirmed. Raises as `commit`."""
+        self.commit((), sends, timeout)
+
+    @abstractmethod
+    def post(self, send: Send) -> None:
+        """Send without waiting for anything: for status broadcasts and the like, lost if there is no connection."""
+
+    @abstractmethod
+    def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
+        """Return what sends `message` to the dead-letter queue of the queue it came from, with `headers` added."""
