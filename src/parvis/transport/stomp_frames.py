@@ -17,8 +17,8 @@ VERSIONS: Final = ("1.2", "1.1", "1.0")
 """The versions understood, best first."""
 
 COMMANDS: Final = frozenset(
-    "CONNECT STOMP CONNECTED SEND SUBSCRIBE UNSUBSCRIBE ACK NACK BEGIN COMMIT ABORT DISCONNECT "
-    "MESSAGE RECEIPT ERROR".split()
+    {"CONNECT", "STOMP", "CONNECTED", "SEND", "SUBSCRIBE", "UNSUBSCRIBE", "ACK", "NACK"}
+    | {"BEGIN", "COMMIT", "ABORT", "DISCONNECT", "MESSAGE", "RECEIPT", "ERROR"}
 )
 
 
@@ -72,7 +72,7 @@ def encode(frame: Frame, version: str = "1.2") -> bytes:
         ProtocolError: a header holds NUL, or a line end in CONNECT or CONNECTED, which know no escapes.
     """
     headers = frame.headers
-    if frame.body:
+    if frame.body or "content-length" in headers:
         headers = {**headers, "content-length": str(len(frame.body))}
     return b"%b\n%b\0" % (encode_head(frame.command, headers, version), frame.body)
 
