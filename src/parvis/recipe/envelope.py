@@ -40,14 +40,12 @@ def parse_json(body: bytes) -> Any:
 
 
 def dump_json(value: Any) -> bytes:
-    """Write JSON: dates as ISO 8601, NumPy values as numbers, decimals as numbers, other keys than text as text.
+    """Write JSON: dates as ISO 8601, NumPy values and decimals as numbers, keys as text.
 
     Raises:
         TypeError: A value has no form in JSON.
     """
-    return orjson.dumps(
-        value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-    )
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
 def _plain(value: Any) -> Any:
@@ -148,7 +146,9 @@ class Envelope:
     ) -> list[Send]:
         node = self.recipe.get(str(target))
         if not isinstance(node, dict):
-            raise MalformedMessage(f"node {self.pointer} leads to node {target}, which the recipe does not have")
+            raise MalformedMessage(
+                f"node {self.pointer} leads to node {target}, which the recipe does not have"
+            )
         node = cast("dict[str, Any]", node)
         body = dump_json(
             {
@@ -195,5 +195,11 @@ def _object(content: dict[str, Any], key: str, *, required: bool) -> dict[str, A
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", type(None): "missing or null", bool: "true or false"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        type(None): "missing or null",
+        bool: "true or false",
+    }
     return names.get(cast("type", type(value)), "a number")

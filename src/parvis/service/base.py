@@ -17,11 +17,11 @@ PayloadT = TypeVar("PayloadT", bound=BaseModel)
 ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 
-class Reject(Exception):  # noqa: N818 - an instruction to the host, not an error of the service
+class Reject(Exception):
     """Bad input: put the message among the dead letters at once, with this reason."""
 
 
-class Retry(Exception):  # noqa: N818
+class Retry(Exception):
     """Not now: try the message again, with growing delays and an end.
 
     Args:
@@ -91,16 +91,14 @@ class Step(Generic[ParametersT]):
         return [self._contract.default_output] if outputs and self._contract.default_output else []
 
     def send(self, output: str, payload: Any, delay: float = 0) -> None:
-        """Send `payload` out at `output`, after `delay` seconds; nothing happens if the recipe does not use it.
+        """Send `payload` out at `output`, after `delay` seconds; nothing leaves if the recipe does not use it.
 
         Raises:
             ValueError: The service has not declared that output.
         """
         if self._contract.output(output) is None:
             raise ValueError(f"{self._contract.service} declares no output {output!r}")
-        self._sends += self._envelope.onward(
-            output, self._contract.default_output, _dump(payload), delay
-        )
+        self._sends += self._envelope.onward(output, self._contract.default_output, _dump(payload), delay)
 
     def checkpoint(self, payload: Any, delay: float = 0) -> None:
         """Send `payload` to this same node, after `delay` seconds: how a service waits."""
@@ -136,7 +134,9 @@ class Service(Generic[PayloadT, ParametersT]):
         plain_messages: Whether messages that are not part of a recipe are taken, too.
         prefetch: How many messages the broker may hand out in advance.
         exclusive: Whether only one instance gets messages at any time.
-        max_attempts: How often a message is tried before it becomes a dead letter.
+        max_attempts: How often a message may fail by an unforeseen exception before it is a dead letter.
+        max_retries: How often the service may ask for another try (`Retry`) before it is a dead letter. With
+            the growing delays the default bridges an outage of more than an hour.
     """
 
     name: ClassVar[str]
@@ -150,6 +150,7 @@ class Service(Generic[PayloadT, ParametersT]):
     prefetch: ClassVar[int] = 1
     exclusive: ClassVar[bool] = False
     max_attempts: ClassVar[int] = 4
+    max_retries: ClassVar[int] = 20
 
     def __init__(self, config: Config) -> None:
         self.config = config

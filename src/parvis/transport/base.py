@@ -98,6 +98,40 @@ def check_destination(name: str) -> str:
     return name
 
 
+# What brokers and clients add for one delivery; none of it belongs to the message itself.
+_TRANSPORT_HEADERS = frozenset(
+    {
+        "ack",
+        "amq_scheduled_delay",
+        "content-length",
+        "content-type",
+        "destination",
+        "expires",
+        "message-id",
+        "original-destination",
+        "originalexpiration",
+        "persistent",
+        "priority",
+        "receipt",
+        "redelivered",
+        "redeliverydelay",
+        "scheduledjobid",
+        "subscription",
+        "timestamp",
+        "transaction",
+    }
+)
+
+
+def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a message without those of its last delivery: to send it once more."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in _TRANSPORT_HEADERS and not name.startswith("JMSX")
+    }
+
+
 class Transport(ABC):
     """A connection to a broker.
 
@@ -128,6 +162,11 @@ class Transport(ABC):
     @abstractmethod
     def is_connected(self) -> bool:
         """Whether there is a connection now."""
+
+    @property
+    @abstractmethod
+    def connection(self) -> int:
+        """Number of the present connection: a message from an earlier one cannot be acknowledged any more."""
 
     @abstractmethod
     def subscribe(
@@ -184,8 +223,8 @@ class Transport(ABC):
 
     @abstractmethod
     def post(self, send: Send) -> None:
-        """Send without waiting for anything: for status broadcasts and the like, lost if there is no connection."""
+        """Send without waiting: for status broadcasts and the like, lost if there is no connection."""
 
     @abstractmethod
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
-        """Return what sends `message` to the dead-letter queue of the queue it came from, with `headers` added."""
+        """Return what sends `message` to the dead-letter queue of its queue, with `headers` added."""

@@ -1,0 +1,184 @@
+"""Handle one message: from its bytes to what is to be sent. No broker is needed here.
+
+The host, the isolated child process and `parvis.service.testing` all handle messages through this module, so
+that a message means the same everywhere.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ValidationError
+
+from parvis.observe.logs import recipe_context
+from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
+from parvis.service.base import AnyBatchService, AnyService, Reject, Retry, Step
+from parvis.service.contract import Contract
+from parvis.transport.base import Message, Send
+
+Result = Literal["done", "reject", "retry", "fail", "crash"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a message.
+
+    Attributes:
+        result: `done`; `reject`, bad input; `retry`, asked for by the service; `fail`, an unforeseen
+            exception; `crash`, the process that handled it died.
+        sends: What to send if it is done.
+        reason: Why it is not done.
+        trace: The traceback of an unforeseen exception.
+        after: Seconds to wait before the next attempt, if the service said so.
+    """
+
+    result: Result
+    sends: Sequence[Send] = ()
+    reason: str = ""
+    trace: str = ""
+    after: float | None = None
+
+
+@dataclass(slots=True)
+class Work:
+    """A message made ready for its service."""
+
+    payload: Any
+    step: Step[Any]
+    recipe_id: str | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages that a service handles together; those that cannot be read are kept with their outcome."""
+
+    messages: list[Message] = field(default_factory=list[Message])
+    work: list[Work | Outcome] = field(default_factory=list["Work | Outcome"])
+
+    def readable(self) -> list[tuple[Any, Step[Any]]]:
+        """Payload and step of each message that could be read, in order of arrival."""
+        return [(work.payload, work.step) for work in self.work if isinstance(work, Work)]
+
+
+def read(service: AnyService, message: Message) -> Work | Outcome:
+    """Read a message and check it against the contract of the service.
+
+    Return the outcome `reject` if it is no good.
+    """
+    contract = Contract.of(type(service))
+    try:
+        envelope = _envelope(service, message)
+        payload = _validate(contract.payload, envelope.payload, "payload")
+        parameters = _validate(contract.parameters, _parameters(contract, envelope), "parameters")
+    except MalformedMessage as error:
+        return Outcome("reject", reason=str(error))
+    step = Step(
+        contract,
+        envelope,
+        parameters,
+        header=message.headers,
+        message_id=message.message_id,
+        redelivered=message.redelivered,
+    )
+    return Work(payload, step, envelope.recipe_id)
+
+
+def handle(service: AnyService, message: Message) -> Outcome:
+    """Have the service handle one message; never raises for anything that is wrong with it."""
+    work = read(service, message)
+    if isinstance(work, Outcome):
+        return work
+    with recipe_context(work.recipe_id):
+        return _attempt([work], lambda: service.process(work.payload, work.step))
+
+
+def handle_batch(service: AnyBatchService, batch: Batch) -> list[Outcome]:
+    """Have the service handle a batch; return the outcome of each message, in order.
+
+    If the batch fails, each message is handled again on its own. What is to be sent for a batch that was
+    handled in one go is in the outcome of its last readable message.
+    """
+    work = [item for item in batch.work if isinstance(item, Work)]
+    if not work:
+        return [item for item in batch.work if isinstance(item, Outcome)]
+    together = _attempt(work, lambda: service.process_batch(batch.readable()))
+    if together.result == "done":
+        outcomes = [item if isinstance(item, Outcome) else Outcome("done") for item in batch.work]
+        outcomes[_last_readable(batch)] = together
+        return outcomes
+    if len(work) == 1:
+        return [item if isinstance(item, Outcome) else together for item in batch.work]
+    if together.result == "retry":
+        return [item if isinstance(item, Outcome) else together for item in batch.work]
+    service.log.warning(
+        "a batch of %d messages failed, handling them one by one: %s", len(work), together.reason
+    )
+    return [handle(service, message) for message in batch.messages]
+
+
+def _last_readable(batch: Batch) -> int:
+    return max(index for index, item in enumerate(batch.work) if isinstance(item, Work))
+
+
+def _attempt(work: Sequence[Work], call: Callable[[], None]) -> Outcome:
+    try:
+        call()
+    except Reject as reason:
+        return Outcome("reject", reason=str(reason))
+    except Retry as reason:
+        return Outcome("retry", reason=str(reason), after=reason.after)
+    except Exception as error:  # noqa: BLE001 - whatever a service raises costs the message, not the instance
+        reason = f"{type(error).__name__}: {error}"
+        return Outcome("fail", reason=reason, trace=traceback.format_exc())
+    return Outcome("done", sends=[send for item in work for send in item.step.sends])
+
+
+def _envelope(service: AnyService, message: Message) -> Envelope:
+    if is_recipe_message(message.headers):
+        return Envelope.parse(message.body)
+    if not service.plain_messages:
+        raise MalformedMessage(
+            f"{service.name} takes recipe messages only; this one has no header workflows-recipe: True"
+        )
+    return Envelope(recipe={"0": {}}, pointer=0, payload=parse_json(message.body))
+
+
+def _parameters(contract: Contract, envelope: Envelope) -> dict[str, Any]:
+    """What the recipe says, and over it what the message says under `parameters`."""
+    node = envelope.node
+    values = _mapping(node.get("parameters"), f"parameters of node {envelope.pointer}")
+    values |= {key: node[key] for key in contract.node_keys if key in node}
+    if isinstance(envelope.payload, dict) and "parameters" in envelope.payload:
+        payload = cast("dict[str, Any]", envelope.payload)
+        values |= _mapping(payload["parameters"], "parameters of the payload")
+    return values
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise MalformedMessage(f"{what} must be an object, not {type(value).__name__}")
+    return dict(cast("dict[str, Any]", value))
+
+
+def _validate(model: type[BaseModel], value: Any, what: str) -> BaseModel:
+    try:
+        return model.model_validate({} if value is None or value == [] else value)
+    except ValidationError as error:
+        raise MalformedMessage(f"{what}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line what does not fit: `burst-limit "lots": should be a valid integer`."""
+    parts: list[str] = []
+    for problem in error.errors(include_url=False)[:5]:
+        place = ".".join(str(key) for key in problem["loc"])
+        text = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        shown = "" if problem["type"] == "missing" else f" {str(problem['input'])[:60]!r}"
+        parts.append(f"{place or 'it'}{shown}: {text[:1].lower()}{text[1:]}")
+    more = error.error_count() - len(parts)
+    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

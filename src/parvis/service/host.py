@@ -1,0 +1,255 @@
+"""Run services: take messages, have them handled, commit what came of it, say how things are.
+
+One handling is one transaction: the acknowledgement of a message and everything that is sent because of it
+leave together. A message that cannot be handled is sent to the dead letters or to its own queue once more in
+such a transaction, too; so nothing is lost, whatever happens to this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Generator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from parvis.observe.logs import recipe_context
+from parvis.recipe.envelope import MalformedMessage, parse_json
+from parvis.service.base import AnyService, BatchService
+from parvis.service.handling import Batch, Outcome, Work, handle, handle_batch, read
+from parvis.service.isolated import IsolatedService
+from parvis.service.settling import CRASHES, count, settle
+from parvis.service.status import Status, StatusBroadcast, host_id
+from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, Transport
+
+COMMAND_TOPIC = "command"
+_log = logging.getLogger("parvis.host")
+_TICK = 1.0  # seconds between looks at the clock when nothing arrives
+
+
+class _Subscribed:
+    """A service and its open batch."""
+
+    def __init__(self, service: AnyService) -> None:
+        self.service = service
+        self.isolated = IsolatedService(service)
+        self.batch = Batch()
+        self.batch_due = float("inf")
+
+    def take_batch(self) -> Batch:
+        batch, self.batch = self.batch, Batch()
+        self.batch_due = float("inf")
+        return batch
+
+
+class Host:
+    """Runs services in this process, on one connection, until told to stop.
+
+    Args:
+        transport: Connection to the broker, not yet connected.
+        services: What to run. They share one thread: several light ones in a process save memory.
+        queue: Queue to listen to in place of the one that the (single) service names.
+        tag: A word shown on the status card.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        services: Sequence[AnyService],
+        *,
+        queue: str | None = None,
+        tag: str | None = None,
+    ) -> None:
+        self._transport = transport
+        self._subscribed = [_Subscribed(service) for service in services]
+        self._queue = queue
+        self._inbox: SimpleQueue[tuple[_Subscribed, Message] | None] = SimpleQueue()
+        self._stopping = threading.Event()
+        self._refused: dict[str, str] = {}
+        description: dict[str, Any] = {
+            "service": ", ".join(service.name for service in services),
+            "serviceclass": ", ".join(type(service).__name__ for service in services),
+        }
+        self._classes = {type(service).__name__ for service in services}
+        self._status = StatusBroadcast(transport.post, description | ({"tag": tag} if tag else {}))
+
+    def stop(self) -> None:
+        """Ask for the end: the message in hand is finished, the rest goes back. Any thread may ask."""
+        self._stopping.set()
+        self._inbox.put(None)
+
+    def run(self) -> None:
+        """Run until `stop` is called or a shutdown command comes.
+
+        Raises:
+            Disconnected, BrokerRefused: There is no broker, or it does not let us do what we must.
+        """
+        self._transport.connect()
+        self._status.start()
+        self._status.set(Status.STARTING)
+        try:
+            with self._services_started():
+                self._subscribe()
+                _log.info("ready: %s on %s", ", ".join(sorted(self._classes)), host_id())
+                self._loop()
+                self._status.set(Status.SHUTDOWN)
+                self._drain()
+            self._status.set(Status.END)
+        except BaseException:
+            self._status.set(Status.ERROR)
+            raise
+        finally:
+            self._status.stop()
+            self._transport.disconnect()
+
+    @contextlib.contextmanager
+    def _services_started(self) -> Generator[None]:
+        with contextlib.ExitStack() as stack:
+            for subscribed in self._subscribed:
+                subscribed.service.start()
+                stack.callback(subscribed.service.stop)
+                stack.callback(subscribed.isolated.close)
+            yield
+
+    def _subscribe(self) -> None:
+        for subscribed in self._subscribed:
+            service = subscribed.service
+            # A batch must be able to fill up while an earlier one is being handled.
+            window = 2 * service.batch_size if isinstance(service, BatchService) else service.prefetch
+            self._transport.subscribe(
+                self._queue or service.queue,
+                lambda message, subscribed=subscribed: self._inbox.put((subscribed, message)),
+                prefetch=window,
+                exclusive=service.exclusive,
+            )
+        self._transport.subscribe_broadcast(COMMAND_TOPIC, self._on_command)
+
+    def _on_command(self, message: Message) -> None:
+        with contextlib.suppress(MalformedMessage):
+            command = parse_json(message.body)
+            if isinstance(command, dict) and self._is_meant(command):  # pyright: ignore[reportUnknownArgumentType]
+                _log.info("told to shut down")
+                self.stop()
+
+    def _is_meant(self, command: dict[str, Any]) -> bool:
+        """Whether a command is `shutdown` and every address that it names is ours."""
+        addresses = {key: command[key] for key in ("host", "service") if key in command}
+        if command.get("command") != "shutdown" or not addresses:
+            return False
+        return addresses.get("host", host_id()) == host_id() and (
+            "service" not in addresses or addresses["service"] in self._classes
+        )
+
+    def _loop(self) -> None:
+        while not self._stopping.is_set():
+            item = self._next()
+            if item is not None and not self._stopping.is_set():
+                self._status.set(Status.PROCESSING)
+                self._take(*item)
+            for subscribed in self._subscribed:
+                if time.monotonic() >= subscribed.batch_due:
+                    self._status.set(Status.PROCESSING)
+                    self._close_batch(subscribed)
+
+    def _next(self) -> tuple[_Subscribed, Message] | None:
+        """Return the next message, or None when there is something else to look at."""
+        if self._inbox.empty():
+            self._status.set(Status.IDLE)
+        due = min(subscribed.batch_due for subscribed in self._subscribed)
+        try:
+            return self._inbox.get(timeout=min(_TICK, max(0.0, due - time.monotonic())))
+        except Empty:
+            return None
+
+    def _take(self, subscribed: _Subscribed, message: Message) -> None:
+        if message.connection != self._transport.connection:
+            return  # delivered before the connection was lost: it comes again
+        if message.message_id in self._refused:
+            reason = self._refused.pop(message.message_id)
+            self._settle(subscribed, [message], [Outcome("reject", reason=reason)])
+        elif isinstance(subscribed.service, BatchService):
+            self._add_to_batch(subscribed, subscribed.service, message)
+        elif _killed_somebody(message):
+            self._settle(subscribed, [message], subscribed.isolated.handle([message]))
+        else:
+            self._settle(subscribed, [message], [handle(subscribed.service, message)])
+
+    def _add_to_batch(
+        self, subscribed: _Subscribed, service: BatchService[Any, Any], message: Message
+    ) -> None:
+        if subscribed.batch.messages and subscribed.batch.messages[0].connection != message.connection:
+            subscribed.take_batch()  # delivered before the connection was lost: all of it comes again
+        batch = subscribed.batch
+        if not batch.messages:
+            subscribed.batch_due = time.monotonic() + service.batch_wait
+        work = read(service, message)
+        batch.messages.append(message)
+        batch.work.append(work)
+        full = len(batch.messages) >= service.batch_size
+        if full or (isinstance(work, Work) and self._closes(service, batch)):
+            self._close_batch(subscribed)
+
+    def _closes(self, service: BatchService[Any, Any], batch: Batch) -> bool:
+        try:
+            return service.closes_batch(batch.readable())
+        except Exception:
+            # The same message will fail in process_batch, where the fault is charged to it.
+            service.log.exception("closes_batch failed")
+            return True
+
+    def _close_batch(self, subscribed: _Subscribed) -> None:
+        service = subscribed.service
+        batch = subscribed.take_batch()
+        if not batch.messages or not isinstance(service, BatchService):
+            return
+        if batch.messages[0].connection != self._transport.connection:
+            return
+        if any(_killed_somebody(message) for message in batch.messages):
+            outcomes = subscribed.isolated.handle(batch.messages)
+        else:
+            outcomes = handle_batch(service, batch)
+        self._settle(subscribed, batch.messages, outcomes)
+
+    def _settle(
+        self, subscribed: _Subscribed, messages: Sequence[Message], outcomes: Sequence[Outcome]
+    ) -> None:
+        sends: list[Send] = []
+        for message, outcome in zip(messages, outcomes, strict=True):
+            with recipe_context(_recipe_id(message) if outcome.result != "done" else None):
+                sends += settle(self._transport, subscribed.service, message, outcome)
+        try:
+            self._transport.commit(messages, sends)
+        except Disconnected as error:
+            _log.warning("what was handled could not be committed and will be handled again: %s", error)
+        except BrokerRefused as error:
+            reason = f"the broker refused what {subscribed.service.name} wants to send: {error}"
+            _log.error("%s", reason)
+            # They come again, because the broker closes the connection; then they are set aside.
+            self._refused |= {message.message_id: reason for message in messages}
+
+    def _drain(self) -> None:
+        """Handle the open batches; what else was handed out goes back when we disconnect."""
+        for subscribed in self._subscribed:
+            self._close_batch(subscribed)
+
+
+def _killed_somebody(message: Message) -> bool:
+    """Whether a process may have died of this message."""
+    return message.redelivered or count(message, CRASHES) > 0
+
+
+def _recipe_id(message: Message) -> str | None:
+    try:
+        environment = parse_json(message.body).get("environment")
+        return str(environment["ID"])
+    except (MalformedMessage, AttributeError, TypeError, KeyError):
+        return None
+
+
+def stop_on_signals(host: Host) -> None:
+    """Have SIGTERM and SIGINT end the host in good order."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: host.stop())
