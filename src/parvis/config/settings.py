@@ -1,0 +1,145 @@
+"""What the plugin configurations of a configuration file say, each as one typed object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+STOMP_PORT = 61613
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the text says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StompSettings:
+    """How to reach a STOMP broker (plugin `stomp`).
+
+    Attributes:
+        host: Name or address of the broker. Several are separated by commas, each may have a port of its
+            own: `amq1,amq2:61614`; the first that answers is used.
+        port: Port of those hosts that name none.
+        username: Whom to log in as; empty for no log-in.
+        password: The password.
+        prefix: Namespace that all queues and topics are in, such as `zocalo`; empty for none.
+    """
+
+    host: str = "localhost"
+    port: int = STOMP_PORT
+    username: str = "admin"
+    password: str = field(default="password", repr=False)
+    prefix: str = "zocalo"
+
+    @property
+    def hosts(self) -> list[tuple[str, int]]:
+        """The brokers to try, in order, as (host, port).
+
+        Raises:
+            ConfigError: `host` names no host, or a port is not a number from 1 to 65535.
+        """
+        hosts = [_host_and_port(entry.strip(), self.port) for entry in self.host.split(",") if entry.strip()]
+        if not hosts:
+            raise ConfigError("the STOMP broker has no host: set host, or PARVIS_STOMP_HOST")
+        return hosts
+
+
+def _host_and_port(entry: str, default: int) -> tuple[str, int]:
+    host, port = entry, str(default)
+    if entry.startswith("["):
+        host, _, rest = entry[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif entry.count(":") == 1:
+        host, port = entry.split(":")
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"STOMP broker {entry!r}: the port must be a number from 1 to 65535")
+    return host, int(port)
+
+
+@dataclass(frozen=True, slots=True)
+class PikaSettings:
+    """How to reach RabbitMQ (plugin `pika`). `host` may be a list separated by commas."""
+
+    host: str
+    port: int
+    username: str
+    password: str = field(repr=False)
+    vhost: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTelemetrySettings:
+    """Where traces are sent to (plugin `opentelemetry`); `timeout` in seconds."""
+
+    host: str
+    port: int
+    timeout: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class GraylogSettings:
+    """Where log records are sent to in GELF (plugin `graylog`); `protocol` is `UDP` or `TCP`."""
+
+    host: str
+    port: int
+    protocol: str
+
+    def __post_init__(self) -> None:
+        if self.protocol.upper() not in {"UDP", "TCP"}:
+            raise ValueError(f"protocol must be UDP or TCP, it is {self.protocol[:20]!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class JmxSettings:
+    """How to reach ActiveMQ's Jolokia interface (plugin `jmx`)."""
+
+    host: str
+    port: int
+    base_url: str
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RabbitMQAPISettings:
+    """How to reach RabbitMQ's HTTP interface (plugin `rabbitmqapi`). `base_url` may be a comma list."""
+
+    base_url: str
+    username: str
+    password: str = field(repr=False)
+    vhost: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmSettings:
+    """How to reach Slurm's REST interface (plugins `slurm` and `iris`).
+
+    `user_token` is a token, or the name of a file that holds one.
+    """
+
+    url: str
+    api_version: str | None = None
+    user: str | None = None
+    user_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpSettings:
+    """How mail is sent (plugin `smtp`); `sender` is the key `from`."""
+
+    host: str
+    port: int
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """Which transport is used where none is named (plugin `transport`)."""
+
+    default: str
+
+
+@dataclass(frozen=True, slots=True)
+class IspybSettings:
+    """Where the metadata database is (plugin `ispyb`): an SQLAlchemy address."""
+
+    url: str = field(repr=False)
