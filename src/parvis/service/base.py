@@ -91,7 +91,7 @@ class Step(Generic[ParametersT]):
         return [self._contract.default_output] if outputs and self._contract.default_output else []
 
     def send(self, output: str, payload: Any, delay: float = 0) -> None:
-        """Send `payload` out at `output`, after `delay` seconds; nothing leaves if the recipe does not use it.
+        """Send `payload` out at `output`, after `delay` seconds; nothing leaves if nothing is connected.
 
         Raises:
             ValueError: The service has not declared that output.

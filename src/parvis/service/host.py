@@ -23,6 +23,7 @@ from parvis.service.handling import Batch, Outcome, Work, handle, handle_batch, 
 from parvis.service.isolated import IsolatedService
 from parvis.service.settling import CRASHES, count, settle
 from parvis.service.status import Status, StatusBroadcast, host_id
+from parvis.service.supervisor import is_orphan
 from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, Transport
 
 COMMAND_TOPIC = "command"
@@ -144,7 +145,7 @@ class Host:
         )
 
     def _loop(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not is_orphan():
             item = self._next()
             if item is not None and not self._stopping.is_set():
                 self._status.set(Status.PROCESSING)

@@ -1,0 +1,108 @@
+"""What is known of a grid scan so far, and how pieces of it are put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from parvis.service.contract import Model
+from parvis_services.messages import ImageSeen
+
+
+class GridStatus(Model):
+    """A checkpoint: the images of a grid scan that are known.
+
+    Attributes:
+        images: Their indices in the grid, from 0.
+        counts: The number of spots on each.
+        last_arrival: When the last of them arrived, in seconds since 1970.
+        newest_image: The latest time at which one of them was seen, in seconds since 1970.
+        reported: Whether the result of this grid has been sent, and it is kept only for its partners.
+    """
+
+    images: list[int]
+    counts: list[float]
+    last_arrival: float = Field(alias="last-arrival")
+    newest_image: float | None = Field(default=None, alias="newest-image")
+    reported: bool = False
+
+    @model_validator(mode="after")
+    def _one_count_an_image(self) -> GridStatus:
+        if len(self.images) != len(self.counts):
+            raise ValueError("there must be one count for each image")
+        return self
+
+
+class CentringPayload(ImageSeen):
+    """The number of spots on one image, or a checkpoint."""
+
+    file: str = ""
+    n_spots_total: int | None = Field(default=None, ge=0)
+    status: GridStatus | None = Field(default=None, alias="xray-centring-status")
+
+    @model_validator(mode="after")
+    def _image_or_checkpoint(self) -> CentringPayload:
+        if self.status is None and (self.n_spots_total is None or self.file_number is None):
+            raise ValueError("file-number and n_spots_total are needed")
+        return self
+
+    @property
+    def indices(self) -> Iterable[int]:
+        """Indices in the grid, from 0, of the images that this tells of."""
+        return self.status.images if self.status else [(self.file_number or 0) - 1]
+
+
+@dataclass
+class GridScan:
+    """The counts of one grid scan that are known."""
+
+    size: int
+    counts: dict[int, float] = field(default_factory=dict[int, float])
+    last_arrival: float = 0.0
+    newest_image: float | None = None
+    reported: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self.counts) == self.size
+
+    def add(self, payload: CentringPayload, now: float) -> None:
+        """Take in an image, or what a checkpoint knows; what lies outside the grid is ignored."""
+        if payload.status is not None:
+            self._add_status(payload.status)
+            return
+        index = (payload.file_number or 0) - 1
+        if 0 <= index < self.size:
+            self.counts[index] = float(payload.n_spots_total or 0)
+            self.last_arrival = max(self.last_arrival, now)
+            self._seen(payload.file_seen_at)
+
+    def sequence(self) -> list[float]:
+        """The counts in order of acquisition, NaN for those not known."""
+        return [self.counts.get(index, math.nan) for index in range(self.size)]
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return the checkpoint that holds what is known."""
+        status = {
+            "images": list(self.counts),
+            "counts": list(self.counts.values()),
+            "last-arrival": self.last_arrival,
+            "newest-image": self.newest_image,
+            "reported": self.reported,
+        }
+        return {"xray-centring-status": status}
+
+    def _add_status(self, status: GridStatus) -> None:
+        known = zip(status.images, status.counts, strict=True)
+        self.counts |= {index: count for index, count in known if 0 <= index < self.size}
+        self.last_arrival = max(self.last_arrival, status.last_arrival)
+        self.reported = self.reported or status.reported
+        self._seen(status.newest_image)
+
+    def _seen(self, when: float | None) -> None:
+        if when is not None:
+            self.newest_image = max(when, self.newest_image or 0.0)

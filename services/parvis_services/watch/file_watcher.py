@@ -1,0 +1,337 @@
+"""FileWatcher: tells the recipe of each image as it appears, in order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field, model_validator
+
+from parvis.service.base import Reject, Service, Step
+from parvis.service.contract import Model, Outputs
+from parvis_services.messages import ImageSeen
+from parvis_services.paths import allowed_path
+from parvis_services.watch.selection import outputs_for
+from parvis_services.watch.sources import Hdf5Images, ListedFiles, NumberedFiles, Source
+from parvis_services.watch.swmr import NotYetReadable
+
+_SLOW_STAT = 5.0
+_LEAST_WAIT = 1.0
+
+
+class WatchParameters(Model):
+    """What to watch. Of `pattern`, `list` and `hdf5` the first that is given counts.
+
+    Attributes:
+        pattern: Path with a printf number: `/data/grid_%05d.cbf`.
+        pattern_start: First number.
+        pattern_end: Last number.
+        files: Paths, given as `list`; a single null stands for nothing to wait for.
+        hdf5: Path of an HDF5 master file, whose images are watched.
+        burst_limit: How many images are looked at in one go.
+        burst_wait: Seconds between two looks; by default none while images keep coming.
+        timeout: Seconds without a new image after which the watch ends.
+        timeout_first: The same for the first image, by default `timeout`.
+        log_timeout_as_info: Whether a time-out is a matter of course.
+        expected_per_image_delay: Seconds that an image should take; noted in the log beside the real delay.
+    """
+
+    pattern: str | None = None
+    pattern_start: int | None = Field(default=None, alias="pattern-start")
+    pattern_end: int | None = Field(default=None, alias="pattern-end")
+    files: list[str | None] | None = Field(default=None, alias="list")
+    hdf5: str | None = None
+    burst_limit: int = Field(default=100, alias="burst-limit", ge=1)
+    burst_wait: float | None = Field(default=None, alias="burst-wait", ge=0)
+    timeout: float = Field(default=3600, gt=0)
+    timeout_first: float | None = Field(default=None, alias="timeout-first", gt=0)
+    log_timeout_as_info: bool = Field(default=False, alias="log-timeout-as-info")
+    expected_per_image_delay: float | None = Field(default=None, alias="expected-per-image-delay")
+
+    @model_validator(mode="after")
+    def _something_to_watch(self) -> WatchParameters:
+        if self.pattern is not None:
+            if self.pattern_start is None or self.pattern_end is None:
+                raise ValueError("pattern needs pattern-start and pattern-end")
+        elif not self.files and self.hdf5 is None:
+            raise ValueError("one of pattern, list and hdf5 must say what to watch")
+        return self
+
+
+class WatchStatus(Model):
+    """How far a watch has come.
+
+    Attributes:
+        seen: How many images were found.
+        start_time: When the watch began, in seconds since 1970.
+        last_seen: When the last image was found, in seconds since 1970.
+    """
+
+    seen_files: int | None = Field(default=None, alias="seen-files", ge=0)
+    seen_images: int | None = Field(default=None, alias="seen-images", ge=0)
+    start_time: float = Field(alias="start-time")
+    last_seen: float | None = Field(default=None, alias="last-seen")
+
+    @property
+    def seen(self) -> int:
+        return self.seen_files or self.seen_images or 0
+
+
+class WatchPayload(Model):
+    """What starts a watch, or its own checkpoint."""
+
+    status: WatchStatus | None = Field(default=None, alias="filewatcher-status")
+
+
+class WatchCount(Model):
+    """How many images were expected and seen; in HDF5 mode the names end in `images`."""
+
+    files_expected: int | None = Field(default=None, alias="files-expected")
+    files_seen: int | None = Field(default=None, alias="files-seen")
+    images_expected: int | None = Field(default=None, alias="images-expected")
+    images_seen: int | None = Field(default=None, alias="images-seen")
+
+
+class WatchEnd(WatchCount):
+    """The same at the end of the watch, and whether all were seen."""
+
+    success: bool
+
+
+class WatchTimeout(Model):
+    """The image that did not come in time."""
+
+    file: str
+    success: bool
+
+
+@dataclass
+class _Watch:
+    """One look at what is watched."""
+
+    source: Source
+    start_time: float
+    last_seen: float | None
+    seen_before: int
+    seen: int
+    stat_seconds: list[float] = field(default_factory=list[float])
+
+    @property
+    def found(self) -> int:
+        return self.seen - self.seen_before
+
+    @property
+    def is_complete(self) -> bool:
+        return self.seen == self.source.total
+
+    def count(self) -> dict[str, Any]:
+        noun = self.source.noun
+        return {f"{noun}-expected": self.source.total, f"{noun}-seen": self.seen}
+
+    def status(self) -> dict[str, Any]:
+        status = {
+            f"seen-{self.source.noun}": self.seen,
+            "start-time": self.start_time,
+            "last-seen": self.last_seen,
+        }
+        return {"filewatcher-status": status}
+
+
+class FileWatcher(Service[WatchPayload, WatchParameters]):
+    """Tells the recipe of each image as it appears.
+
+    Images are looked for strictly in order, so one that is missing holds up those behind it. Between two
+    looks the service sends itself a checkpoint; it keeps nothing.
+    """
+
+    name: ClassVar[str] = "FileWatcher"
+    queue: ClassVar[str] = "filewatcher"
+    Payload: ClassVar[type[BaseModel]] = WatchPayload
+    Parameters: ClassVar[type[BaseModel]] = WatchParameters
+    outputs: ClassVar[Outputs] = {
+        "first": ImageSeen,
+        "every": ImageSeen,
+        "last": ImageSeen,
+        "#": ImageSeen,
+        "every-#": ImageSeen,
+        "select-#": ImageSeen,
+        "any": WatchCount,
+        "finally": WatchEnd,
+        "timeout": WatchTimeout,
+        "error": None,
+    }
+    prefetch: ClassVar[int] = 1
+
+    def process(self, payload: WatchPayload, step: Step[WatchParameters]) -> None:
+        """Look once, tell of what is new, and end the watch or come back later."""
+        parameters = step.parameters
+        if parameters.pattern is None and parameters.files == [None]:
+            step.send("finally", {"files-expected": 0, "files-seen": 0, "success": True})
+            return
+        stat_seconds: list[float] = []
+        with self._source(parameters, stat_seconds) as source:
+            if source is None:
+                self._wait_for_master(payload, step)
+            elif isinstance(source, ListedFiles) and not all(source.files):
+                self._give_up_on_list(source, step)
+            else:
+                watch = self._look(source, payload.status, parameters, step)
+                watch.stat_seconds = stat_seconds
+                self._conclude(watch, parameters, step)
+
+    @contextmanager
+    def _source(self, parameters: WatchParameters, stat_seconds: list[float]) -> Iterator[Source | None]:
+        """What is to be watched, or None if it is an HDF5 file that cannot be read yet."""
+        try:
+            source = self._open(parameters, stat_seconds)
+        except NotYetReadable as error:
+            self.log.info("cannot be read yet: %s", error)
+            yield None
+            return
+        except (ValueError, OSError) as error:
+            raise Reject(str(error)) from error
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def _open(self, parameters: WatchParameters, stat_seconds: list[float]) -> Source:
+        def exists(name: str) -> bool:
+            return self._exists(name, stat_seconds)
+
+        if parameters.pattern is not None:
+            start, end = parameters.pattern_start or 0, parameters.pattern_end or 0
+            source: Source = NumberedFiles(parameters.pattern, start, end, exists)
+            self._check_path(source.place(1)["file"])
+        elif parameters.files:
+            source = ListedFiles([name or "" for name in parameters.files], exists)
+            for name in filter(None, source.files):
+                self._check_path(name)
+        else:
+            master = parameters.hdf5 or ""
+            self._check_path(master)
+            source = Hdf5Images(master)
+        return source
+
+    def _check_path(self, name: str) -> None:
+        allowed_path(name, self.config.storage)
+
+    def _exists(self, name: str, stat_seconds: list[float]) -> bool:
+        before = time.monotonic()
+        there = os.path.isfile(name)  # noqa: PTH113 - Path.is_file raises where the answer should be no
+        stat_seconds.append(time.monotonic() - before)
+        if stat_seconds[-1] > _SLOW_STAT:
+            self.log.warning("looking for %s took %.1f s", name, stat_seconds[-1])
+        return there
+
+    def _look(
+        self,
+        source: Source,
+        status: WatchStatus | None,
+        parameters: WatchParameters,
+        step: Step[WatchParameters],
+    ) -> _Watch:
+        """Look for the next images and tell of those that are there."""
+        seen = min(status.seen, source.total) if status else 0
+        watch = _Watch(
+            source,
+            start_time=status.start_time if status else time.time(),
+            last_seen=status.last_seen if status else None,
+            seen_before=seen,
+            seen=seen,
+        )
+        outputs = step.connected_outputs()
+        while watch.seen < source.total and watch.found < parameters.burst_limit:
+            number = watch.seen + 1
+            if not self._is_there(source, number):
+                break
+            watch.seen = number
+            watch.last_seen = time.time()
+            image = source.place(number) | {"file-seen-at": watch.last_seen}
+            for output in outputs_for(number, source.total, outputs):
+                step.send(output, image)
+        return watch
+
+    def _is_there(self, source: Source, number: int) -> bool:
+        try:
+            return source.is_there(number)
+        except OSError as error:
+            raise Reject(
+                f"{source.place(number)['file']}: image {number} cannot be looked for: {error}"
+            ) from error
+
+    def _conclude(self, watch: _Watch, parameters: WatchParameters, step: Step[WatchParameters]) -> None:
+        """End the watch if it is over, else come back."""
+        self._log_look(watch, parameters)
+        if watch.is_complete:
+            step.send("any", watch.count())
+            step.send("finally", watch.count() | {"success": True})
+            return
+        limit = parameters.timeout if watch.seen else parameters.timeout_first or parameters.timeout
+        since = watch.start_time if watch.last_seen is None else watch.last_seen
+        if not watch.found and time.time() - since > limit:
+            self._time_out(watch, limit, parameters, step)
+            return
+        wait = parameters.burst_wait or 0
+        step.checkpoint(watch.status(), delay=wait if watch.found else max(wait, _LEAST_WAIT))
+
+    def _time_out(
+        self, watch: _Watch, limit: float, parameters: WatchParameters, step: Step[WatchParameters]
+    ) -> None:
+        place = watch.source.place(watch.seen + 1)
+        log = self.log.info if parameters.log_timeout_as_info else self.log.warning
+        log(
+            "%s did not come within %g s; %d of %d seen", place["file"], limit, watch.seen, watch.source.total
+        )
+        step.send("timeout", place | {"success": False})
+        if watch.seen:
+            step.send("any", watch.count())
+        step.send("finally", watch.count() | {"success": False})
+
+    def _wait_for_master(self, payload: WatchPayload, step: Step[WatchParameters]) -> None:
+        """The HDF5 master cannot be read yet: come back, or end the watch after too long."""
+        parameters = step.parameters
+        status = payload.status or WatchStatus.model_validate({"start-time": time.time()})
+        limit = parameters.timeout_first or parameters.timeout
+        since = status.last_seen or status.start_time
+        if time.time() - since <= limit:
+            wait = max(parameters.burst_wait or 0, _LEAST_WAIT)
+            again = {
+                "seen-images": status.seen,
+                "start-time": status.start_time,
+                "last-seen": status.last_seen,
+            }
+            step.checkpoint({"filewatcher-status": again}, delay=wait)
+            return
+        log = self.log.info if parameters.log_timeout_as_info else self.log.warning
+        log("%s could not be read within %g s", parameters.hdf5, limit)
+        step.send("timeout", {"hdf5": parameters.hdf5, "file": parameters.hdf5, "success": False})
+        step.send("finally", {"images-expected": None, "images-seen": status.seen, "success": False})
+
+    def _give_up_on_list(self, source: ListedFiles, step: Step[WatchParameters]) -> None:
+        """The list has an empty entry: nothing can be waited for."""
+        empty = next(number for number, name in enumerate(source.files, start=1) if not name)
+        self.log.error("entry %d of the list of files is empty", empty)
+        count = {"files-expected": source.total, "files-seen": 0}
+        step.send("error", {"reason": f"entry {empty} of the list of files is empty"})
+        step.send("any", count)
+        step.send("finally", count | {"success": False})
+
+    def _log_look(self, watch: _Watch, parameters: WatchParameters) -> None:
+        details: dict[str, Any] = {}
+        if watch.stat_seconds:
+            details["stat-time-max"] = round(max(watch.stat_seconds), 4)
+            details["stat-time-mean"] = round(sum(watch.stat_seconds) / len(watch.stat_seconds), 4)
+        if parameters.expected_per_image_delay is not None and watch.seen:
+            expected = watch.seen * parameters.expected_per_image_delay
+            details["unexpected_delay"] = round(
+                (watch.last_seen or watch.start_time) - watch.start_time - expected, 3
+            )
+        shown = "".join(f", {key} {value} s" for key, value in details.items())
+        self.log.info(
+            "%d of %d %s seen%s", watch.seen, watch.source.total, watch.source.noun, shown, extra=details
+        )

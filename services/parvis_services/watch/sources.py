@@ -1,0 +1,128 @@
+"""What can be watched: numbered files, a list of files, the images of an HDF5 file that is being written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from parvis_services.watch.swmr import SwmrImages
+
+# printf with a single whole number: anything wider would let a message fill the memory.
+_PATTERN = re.compile(r"(?:[^%]|%%)*%0?[0-9]{0,2}d(?:[^%]|%%)*")
+_MOST_IMAGES = 10_000_000
+
+
+class Source(Protocol):
+    """Images that are expected, numbered from 1.
+
+    Attributes:
+        total: How many.
+        noun: What the payloads call them: `files` or `images`.
+    """
+
+    total: int
+    noun: str
+
+    def is_there(self, number: int) -> bool:
+        """Whether an image can be read."""
+        ...
+
+    def place(self, number: int) -> dict[str, Any]:
+        """What the payloads say of where an image is."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what was opened."""
+        ...
+
+
+@dataclass
+class NumberedFiles:
+    """Files whose names hold a number: a pattern such as `grid_%05d.cbf`, from `start` to `end`.
+
+    Raises:
+        ValueError: The pattern does not hold exactly one number, or the range is no good.
+    """
+
+    pattern: str
+    start: int
+    end: int
+    exists: Callable[[str], bool]
+    noun: str = "files"
+
+    def __post_init__(self) -> None:
+        if not _PATTERN.fullmatch(self.pattern):
+            raise ValueError(f"pattern {self.pattern[:200]!r} must hold exactly one number, such as %05d")
+        if not 0 <= self.start <= self.end or self.end - self.start >= _MOST_IMAGES:
+            raise ValueError(f"pattern-start {self.start} to pattern-end {self.end} is no range of images")
+        self.total = self.end - self.start + 1
+
+    def is_there(self, number: int) -> bool:
+        return self.exists(self._file(number))
+
+    def place(self, number: int) -> dict[str, Any]:
+        return {
+            "file": self._file(number),
+            "file-number": number,
+            "file-pattern-index": self.start + number - 1,
+        }
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _file(self, number: int) -> str:
+        return self.pattern % (self.start + number - 1)
+
+
+@dataclass
+class ListedFiles:
+    """Files that are named one by one."""
+
+    files: Sequence[str]
+    exists: Callable[[str], bool]
+    noun: str = "files"
+
+    def __post_init__(self) -> None:
+        self.total = len(self.files)
+
+    def is_there(self, number: int) -> bool:
+        return self.exists(self.files[number - 1])
+
+    def place(self, number: int) -> dict[str, Any]:
+        return {"file": self.files[number - 1], "file-list-index": number}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass
+class Hdf5Images:
+    """The images of an HDF5 master file whose data files are being written.
+
+    Raises:
+        OSError, ValueError: As `SwmrImages`.
+    """
+
+    master: str
+    noun: str = "images"
+
+    def __post_init__(self) -> None:
+        self._images = SwmrImages(self.master)
+        self.total = self._images.total
+
+    def is_there(self, number: int) -> bool:
+        return self._images.is_written(number - 1)
+
+    def place(self, number: int) -> dict[str, Any]:
+        return {
+            "hdf5": self.master,
+            "hdf5-index": number - 1,
+            "file": self.master,
+            "file-number": number,
+            "parameters": {"scan_range": f"{number},{number}"},
+        }
+
+    def close(self) -> None:
+        self._images.close()
