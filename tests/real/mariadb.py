@@ -1,0 +1,167 @@
+"""A MariaDB server for tests: installed where that is possible, started in a directory of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import getpass
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from waiting import wait_until
+
+PROGRAMS = ("mariadbd", "mariadb-install-db")
+PACKAGE = "mariadb-server-core"  # the programs alone: no service that starts by itself
+
+
+@dataclass
+class MariaDb:
+    """A running server on a loopback port, and the one user it has."""
+
+    directory: Path
+    port: int
+    user: str = "parvis"
+    password: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
+    _process: subprocess.Popen[bytes] | None = None
+
+    def url(self, name: str) -> str:
+        """The SQLAlchemy URL of a database."""
+        return f"mysql+pymysql://{self.user}:{self.password}@127.0.0.1:{self.port}/{name}"
+
+    def create_database(self, name: str) -> str:
+        """Make an empty database, in place of one that has the name, and give its URL."""
+        import pymysql
+
+        with closing(
+            pymysql.connect(host="127.0.0.1", port=self.port, user=self.user, password=self.password)
+        ) as connection:
+            connection.cursor().execute(f"DROP DATABASE IF EXISTS `{name}`")
+            connection.cursor().execute(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4")
+        return self.url(name)
+
+    def prepare(self) -> None:
+        """Write the system tables and the statements that make the user."""
+        account = f"'{self.user}'@'127.0.0.1'"
+        (self.directory / "user.sql").write_text(
+            f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{self.password}';\n"
+            f"GRANT ALL PRIVILEGES ON *.* TO {account};\n"
+        )
+        command = [
+            *("mariadb-install-db", "--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"),
+            *(f"--user={getpass.getuser()}", "--auth-root-authentication-method=normal"),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            unavailable(f"mariadb-install-db failed: {done.stderr[-500:] or done.stdout[-500:]}")
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = [
+            *("--no-defaults", f"--user={getpass.getuser()}", f"--datadir={self.directory / 'data'}"),
+            *(f"--socket={self.directory / 's.sock'}", f"--pid-file={self.directory / 'pid'}"),
+            *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve", "--skip-log-bin"),
+            *(f"--init-file={self.directory / 'user.sql'}", f"--log-error={self.directory / 'log'}"),
+            # A test needs no data after a power cut, but it does need the time.
+            *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-log-file-size=16M"),
+            *("--innodb-buffer-pool-size=64M", "--performance-schema=OFF", "--max-connections=50"),
+        ]
+        self._process = subprocess.Popen(
+            [_program("mariadbd") or "mariadbd", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for pytest, which stops the server in good order
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only calls prctl
+        )
+        wait_until(self._answers, 60, "MariaDB to answer")
+
+    def stop(self) -> None:
+        """Stop the server and wait until it has ended."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _answers(self) -> bool:
+        import pymysql
+
+        if self._process is not None and self._process.poll() is not None:
+            log = (self.directory / "log").read_text(errors="replace")[-1000:]
+            unavailable(f"mariadbd ended with code {self._process.returncode}: {log}")
+        try:
+            pymysql.connect(host="127.0.0.1", port=self.port, user=self.user, password=self.password).close()
+        except pymysql.err.OperationalError:
+            return False
+        return True
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
+    """A MariaDB server of this test session's own."""
+    _install()
+    server = MariaDb(tmp_path_factory.mktemp("mariadb"), _free_port())
+    try:
+        server.prepare()
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb_url(mariadb: MariaDb) -> str:
+    """The URL of an empty database on that server."""
+    return mariadb.create_database("parvis")
+
+
+def unavailable(reason: str) -> None:
+    """End the test: skipped on somebody's machine, failed where everything must be there (`CI=true`)."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def _install() -> None:
+    if all(_program(name) for name in PROGRAMS):
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        unavailable(f"MariaDB is not installed ({PACKAGE}), and only root with apt-get could install it")
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", PACKAGE]):
+        done = subprocess.run(
+            ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *command],
+            env=quiet,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            unavailable(f"MariaDB could not be installed: {done.stderr[-500:]}")
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _die_with_parent() -> None:
+    # So that a killed test run leaves no server behind: prctl(PR_SET_PDEATHSIG, SIGTERM).
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
