@@ -62,9 +62,17 @@ _STORAGE_VARIABLES = {
 }
 _ISPYB_VARIABLE = "PARVIS_ISPYB_URL"
 _ENVIRONMENT_VARIABLE = "PARVIS_ENVIRONMENT"
+_VERBOSITY_VARIABLE = "PARVIS_VERBOSITY"
+_LOG_FORMAT_VARIABLE = "PARVIS_LOG_FORMAT"
 
 #: Variables that change the configuration.
-VARIABLES = (*_STOMP_VARIABLES, *_STORAGE_VARIABLES, _ISPYB_VARIABLE)
+VARIABLES = (
+    *_STOMP_VARIABLES,
+    *_STORAGE_VARIABLES,
+    _ISPYB_VARIABLE,
+    _VERBOSITY_VARIABLE,
+    _LOG_FORMAT_VARIABLE,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,9 @@ class Config:
         pika, graylog, jmx, rabbitmqapi, slurm, iris, smtp, opentelemetry: What the plugin of that name says,
             or None.
         foreign: Configurations of installed plugins that are not ours, by name of the configuration.
+        verbosity: How much more than usual is logged: 1 adds debugging, and each the next entry of `verbose`
+            of plugin `logging`.
+        log_format: `text`, or `json` for one JSON object a line.
         overrides: The `PARVIS_*` variables (and options, in that form) that hold.
     """
 
@@ -103,6 +114,8 @@ class Config:
     foreign: dict[str, PluginConfiguration] = field(
         default_factory=dict[str, "PluginConfiguration"], repr=False
     )
+    verbosity: int = 0
+    log_format: str = "text"
     overrides: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     @classmethod
@@ -170,19 +183,24 @@ class Config:
         return replace(self, **({"ispyb_url": settings.url} if plugin == "ispyb" else {plugin: settings}))
 
     def _overridden(self, held: Mapping[str, str]) -> Config:
-        stomp = {key: held[name] for name, key in _STOMP_VARIABLES.items() if name in held}
-        changes: dict[str, Any] = dict(stomp)
+        stomp: dict[str, Any] = {key: held[name] for name, key in _STOMP_VARIABLES.items() if name in held}
         if "port" in stomp:
-            if not stomp["port"].isdecimal() or not 0 < int(stomp["port"]) < 65536:
-                raise ConfigError("the STOMP port (PARVIS_STOMP_PORT) must be a number from 1 to 65535")
-            changes["port"] = int(stomp["port"])
-        storage = {key: held[name] for name, key in _STORAGE_VARIABLES.items() if name in held}
-        merged = self.storage | storage
+            stomp["port"] = _number(held, "PARVIS_STOMP_PORT", 1, 65535)
+        storage = self.storage | {key: held[name] for name, key in _STORAGE_VARIABLES.items() if name in held}
         url = held.get(_ISPYB_VARIABLE) or self.ispyb_url
         if url is None:
-            url = merged.get("parvis.ispyb_url") or merged.get("zocalo.ispyb_url")
+            url = storage.get("parvis.ispyb_url") or storage.get("zocalo.ispyb_url")
+        log_format = held.get(_LOG_FORMAT_VARIABLE, self.log_format)
+        if log_format not in {"text", "json"}:
+            raise ConfigError(f"{_LOG_FORMAT_VARIABLE} must be text or json, it is {log_format[:20]!r}")
         return replace(
-            self, stomp=replace(self.stomp, **changes), storage=merged, ispyb_url=url, overrides=dict(held)
+            self,
+            stomp=replace(self.stomp, **stomp),
+            storage=storage,
+            ispyb_url=url,
+            verbosity=_number(held, _VERBOSITY_VARIABLE, 0, 9) if _VERBOSITY_VARIABLE in held else 0,
+            log_format=log_format,
+            overrides=dict(held),
         )
 
     @property
@@ -227,6 +245,13 @@ class Config:
 
         return {name: activate_foreign(configuration, self) for name, configuration in self.foreign.items()}
 
+    def secrets(self) -> set[str]:
+        """Return the passwords and tokens of this configuration, for taking them out of what is shown."""
+        holders = (self.stomp, self.pika, self.jmx, self.rabbitmqapi)
+        found = {holder.password for holder in holders if holder is not None}
+        found |= {slurm.user_token or "" for slurm in (self.slurm, self.iris) if slurm is not None}
+        return found - {"", StompSettings().password}
+
     def to_environment(self) -> dict[str, str]:
         """Return environment variables with which another process loads this same configuration.
 
@@ -245,6 +270,13 @@ def shipped_recipes() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "_recipes"
     return installed if installed.is_dir() else package.parents[1] / "recipes"
+
+
+def _number(held: Mapping[str, str], name: str, least: int, most: int) -> int:
+    text = held[name]
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise ConfigError(f"{name} must be a number from {least} to {most}, it is {text[:20]!r}")
+    return int(text)
 
 
 def _default_environments(defined: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,126 @@
+"""Sends log records to Graylog in GELF 1.1, the Graylog Extended Log Format.
+
+The fields are those that a beamline's searches rely on: `_facility` (the logger), `_recipe_ID`,
+`_workflows_service`, `_workflows_host` and whatever else a record carries, each with a `_` in front.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import zlib
+from logging.handlers import DatagramHandler, SocketHandler
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from parvis.config.settings import GraylogSettings
+from parvis.observe.logs import extra_fields
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# What fits one Ethernet frame; a message has at most 128 chunks, each with 12 bytes in front.
+_CHUNK = 1420 - 12
+_MOST_CHUNKS = 128
+_LONGEST_TEXT = 60_000
+
+_plain = logging.Formatter()
+
+
+def gelf_handler(settings: GraylogSettings) -> logging.Handler:
+    """Return a handler that sends records to a Graylog server."""
+    handler = GelfUdpHandler if settings.protocol.upper() == "UDP" else GelfTcpHandler
+    return handler(host=settings.host, port=settings.port)
+
+
+def gelf(record: logging.LogRecord) -> dict[str, Any]:
+    """Return a record as a GELF message."""
+    message = record.getMessage()
+    full = message
+    if record.exc_info or record.exc_text:
+        full = (
+            f"{message}\n{record.exc_text or _plain.formatException(record.exc_info or (None, None, None))}"
+        )
+    content: dict[str, Any] = {
+        "version": "1.1",
+        "host": socket.gethostname(),
+        "short_message": message.partition("\n")[0][:1000] or "-",
+        "timestamp": record.created,
+        "level": _syslog_level(record.levelno),
+        "_level_name": record.levelname,
+        "_facility": record.name,
+        "_file": record.pathname,
+        "_line": record.lineno,
+        "_function": record.funcName,
+        "_pid": record.process,
+        "_thread_name": record.threadName,
+        "_process_name": record.processName,
+    }
+    if full != content["short_message"]:
+        content["full_message"] = full[:_LONGEST_TEXT]
+    for name, value in extra_fields(record).items():
+        key = "_" + re.sub(r"[^\w.\-]", "_", name)
+        if key != "_id" and value is not None:  # `_id` is Graylog's own
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            content[key] = value if number else str(value)[:_LONGEST_TEXT]
+    return content
+
+
+def _syslog_level(level: int) -> int:
+    """Return the syslog severity (7 debug to 1 alert) of a level of Python's."""
+    bounds = [(20, 7), (25, 6), (30, 5), (40, 4), (50, 3), (60, 2)]
+    return next((severity for bound, severity in bounds if level < bound), 1)
+
+
+def _encode(content: dict[str, Any]) -> bytes:
+    return orjson.dumps(content, default=str)
+
+
+class GelfUdpHandler(DatagramHandler):
+    """Sends records by UDP, compressed, in chunks if need be. Never waits, never fails."""
+
+    def __init__(self, *, host: str, port: int) -> None:
+        super().__init__(_address(host), port)
+
+    def makePickle(self, record: logging.LogRecord) -> bytes:  # noqa: N802 - the name is logging's
+        content = gelf(record)
+        packed = zlib.compress(_encode(content))
+        if len(packed) > _CHUNK * _MOST_CHUNKS:
+            content["full_message"] = "(left out: too long for GELF)"
+            content = {key: value for key, value in content.items() if len(str(value)) < 1000}
+            packed = zlib.compress(_encode(content))
+        return packed
+
+    def send(self, s: Buffer) -> None:
+        for datagram in chunks(bytes(s)):
+            super().send(datagram)
+
+
+def chunks(packed: bytes) -> list[bytes]:
+    """Return a packed message as the datagrams that carry it."""
+    if len(packed) <= _CHUNK:
+        return [packed]
+    pieces = [packed[start : start + _CHUNK] for start in range(0, len(packed), _CHUNK)]
+    head = b"\x1e\x0f" + os.urandom(8)
+    return [head + bytes((number, len(pieces))) + piece for number, piece in enumerate(pieces)]
+
+
+class GelfTcpHandler(SocketHandler):
+    """Sends records by TCP, each ended by a zero byte. While the server is away they are dropped."""
+
+    def __init__(self, *, host: str, port: int) -> None:
+        super().__init__(_address(host), port)
+
+    def makePickle(self, record: logging.LogRecord) -> bytes:  # noqa: N802 - the name is logging's
+        return _encode(gelf(record)) + b"\0"
+
+
+def _address(host: str) -> str:
+    """Look a host up once, rather than for every record."""
+    try:
+        return socket.gethostbyname(host)
+    except OSError:
+        return host
