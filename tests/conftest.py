@@ -1,0 +1,5 @@
+"""What all tests share: the servers that some need."""
+
+from real.mariadb import mariadb, mariadb_url
+
+__all__ = ["mariadb", "mariadb_url"]
