@@ -134,10 +134,10 @@ class _OpenGrid:
 class XRayCentring(BatchService[CentringPayload, CentringParameters]):
     """Finds the crystal in a grid scan.
 
-    The counts of a grid are gathered in a batch until the grid is complete. A batch that closes earlier,
-    because it is full or old, sends what it knows of each grid to its own queue as a checkpoint, which becomes
-    part of the next batch. So a grid may be of any size, and nothing is lost or counted twice when an instance
-    dies.
+    The counts of a grid are gathered in a batch until the grid is complete. A batch that closes
+    earlier, because it is full or old, sends what it knows of each grid to its own queue as a checkpoint,
+    which becomes part of the next batch. So a grid may be of any size, and nothing is lost or counted twice
+    when an instance dies.
     """
 
     name: ClassVar[str] = "XRayCentring"

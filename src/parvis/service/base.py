@@ -18,7 +18,16 @@ ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 
 class Reject(Exception):
-    """Bad input: put the message among the dead letters at once, with this reason."""
+    """Bad input: put the message among the dead letters at once, with this reason.
+
+    Args:
+        reason: What is wrong with it, for the person who reads the dead letter.
+        tell: Messages that leave together with the dead letter, for those who wait for an answer.
+    """
+
+    def __init__(self, reason: str, tell: Sequence[Send] = ()) -> None:
+        super().__init__(reason)
+        self.tell = tell
 
 
 class Retry(Exception):

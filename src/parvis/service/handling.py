@@ -29,7 +29,7 @@ class Outcome:
     Attributes:
         result: `done`; `reject`, bad input; `retry`, asked for by the service; `fail`, an unforeseen
             exception; `crash`, the process that handled it died.
-        sends: What to send if it is done.
+        sends: What to send.
         reason: Why it is not done.
         trace: The traceback of an unforeseen exception.
         after: Seconds to wait before the next attempt, if the service said so.
@@ -127,7 +127,7 @@ def _attempt(work: Sequence[Work], call: Callable[[], None]) -> Outcome:
     try:
         call()
     except Reject as reason:
-        return Outcome("reject", reason=str(reason))
+        return Outcome("reject", sends=reason.tell, reason=str(reason))
     except Retry as reason:
         return Outcome("retry", reason=str(reason), after=reason.after)
     except Exception as error:  # noqa: BLE001 - whatever a service raises costs the message, not the instance

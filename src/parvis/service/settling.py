@@ -38,7 +38,7 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
     service.log.error("set aside as a dead letter: %s", outcome.reason)
     if outcome.trace:
         service.log.error("%s", outcome.trace)
-    return [transport.dead_letter(message, _dead_letter_headers(service, message, outcome))]
+    return [*outcome.sends, transport.dead_letter(message, _dead_letter_headers(service, message, outcome))]
 
 
 def count(message: Message, header: str) -> int:

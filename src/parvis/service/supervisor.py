@@ -35,7 +35,7 @@ class _Supervised:
 
     def start(self, environment: Mapping[str, str]) -> None:
         self.started = time.monotonic()
-        # In a session of its own: a Ctrl-C in the terminal is for the supervisor, which stops the rest in order.
+        # In a session of its own: a Ctrl-C is for the supervisor, which stops the rest in order.
         self.process = subprocess.Popen(self.command, env=environment, start_new_session=True)
 
     def note_end(self) -> int | None:

@@ -1,0 +1,215 @@
+"""Dispatcher: looks a data collection up, fills its recipe in and starts it."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from parvis.recipe.library import find_recipe
+from parvis.recipe.watch import WATCH_PARAMETER, add_watcher, failure_message, is_watch_queue
+from pydantic import BaseModel, Field
+
+from parvis.recipe.envelope import RECIPE_HEADER, dump_json
+from parvis.recipe.graph import Recipe
+from parvis.recipe.problem import RecipeError
+from parvis.recipe.template import fill_recipe
+from parvis.service.base import Reject, Retry, Service, Step
+from parvis.service.contract import Anything, Model
+from parvis.transport.base import Send, own_headers
+from parvis_services.dispatch import plugins
+from parvis_services.dispatch.logbook import LogbookEntry, write_entry
+from parvis_services.ispyb.errors import DatabaseUnavailable, IspybError, VisitUnreachable
+
+if TYPE_CHECKING:
+    from parvis_services.ispyb.database import Database
+    from parvis_services.ispyb.directories import Site
+
+_NOT_READY_DELAY = 2.0
+_TIMEOUT = 120.0
+_GUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,255}")
+
+
+class DispatchRequest(Model):
+    """What `go` sends.
+
+    Attributes:
+        recipes: Names of recipes to run, as one.
+        custom_recipe: A recipe to run, written out.
+        parameters: What to fill in, and what the dispatcher itself reads: `ispyb_dcid`, `ispyb_process`,
+            `guid`, `ispyb_wait_for_runstatus`, `dispatcher_timeout`, `dispatcher_error_queue`.
+    """
+
+    recipes: list[str] = Field(default_factory=list)
+    custom_recipe: dict[str, Any] | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class Dispatcher(Service[DispatchRequest, Anything]):
+    """Looks a data collection up in the metadata database, once, fills the recipe in and starts it."""
+
+    name: ClassVar[str] = "Dispatcher"
+    queue: ClassVar[str] = "processing_recipe"
+    Payload: ClassVar[type[BaseModel]] = DispatchRequest
+    Parameters: ClassVar[type[BaseModel]] = Anything
+    plain_messages: ClassVar[bool] = True
+
+    _database: Database | None = None
+    _site: Site
+
+    def start(self) -> None:
+        """Open the metadata database, if one is configured."""
+        from parvis_services.ispyb.configured import configured_database, configured_site
+
+        self._database = configured_database(self.config)
+        self._site = configured_site(self.config)
+        if self._database is None:
+            self.log.warning("no metadata database is configured: recipes get no ispyb_ fields")
+
+    def stop(self) -> None:
+        """Close the database."""
+        if self._database is not None:
+            self._database.close()
+
+    def process(self, payload: DispatchRequest, step: Step[Anything]) -> None:
+        """Start a recipe, or come back when the data collection is ready."""
+        watcher = payload.parameters.get(WATCH_PARAMETER)
+        try:
+            self._dispatch(payload, step)
+        except Reject as reason:
+            if is_watch_queue(watcher):
+                raise Reject(str(reason), tell=[failure_message(str(watcher), str(reason))]) from reason
+            raise
+
+    def _dispatch(self, payload: DispatchRequest, step: Step[Anything]) -> None:
+        message: dict[str, Any] = payload.model_dump(exclude_none=True)
+        parameters = dict(payload.parameters)
+        parameters["guid"] = _guid(parameters.get("guid"))
+        try:
+            if not self._is_ready(message, parameters):
+                self._come_back(message, parameters, step)
+                return
+            fields = self._fields(parameters)
+        except (DatabaseUnavailable, VisitUnreachable) as error:
+            raise Retry(str(error)) from error
+        except IspybError as error:
+            raise Reject(str(error)) from error
+        filtered, parameters = plugins.apply_filters(message, parameters | fields)
+        recipe = self._recipe(filtered, parameters)
+        content = recipe.to_dict()
+        watcher = parameters.get(WATCH_PARAMETER)
+        if watcher is not None:
+            content = _watched(content, watcher)
+        recipe_id = str(parameters["guid"])
+        if self.config.logbook_location is not None:
+            entry = LogbookEntry(
+                recipe_id, own_headers(step.header), message, filtered | {"parameters": parameters}, content
+            )
+            write_entry(self.config.logbook_location, entry)
+        step.start_recipe(content, {"ID": recipe_id})
+        self.log.info("started recipe %s for %s", recipe_id, _description(filtered, parameters))
+
+    def _is_ready(self, message: dict[str, Any], parameters: dict[str, Any]) -> bool:
+        from parvis_services.ispyb.ready import is_ready
+
+        if self._database is not None and not is_ready(self._database, parameters):
+            return False
+        return plugins.is_ready(message, parameters)
+
+    def _fields(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        from parvis_services.ispyb.fields import message_fields
+
+        if self._database is None:
+            return {}
+        return message_fields(self._database, parameters, site=self._site)
+
+    def _come_back(
+        self, message: dict[str, Any], parameters: Mapping[str, Any], step: Step[Anything]
+    ) -> None:
+        """Send the message to our own queue once more, or give it up when its time is over."""
+        now = time.time()
+        expiration = _number(
+            parameters, "dispatcher_expiration", now + _number(parameters, "dispatcher_timeout", _TIMEOUT)
+        )
+        headers = own_headers(step.header)
+        if now < expiration:
+            kept = {"guid": parameters["guid"], "dispatcher_expiration": expiration}
+            again = message | {"parameters": message["parameters"] | kept}
+            if RECIPE_HEADER in step.header:
+                step.checkpoint(again, delay=_NOT_READY_DELAY)
+            else:
+                step.send_to_queue(Send(self.queue, dump_json(again), headers, delay=_NOT_READY_DELAY))
+            return
+        error_queue = parameters.get("dispatcher_error_queue")
+        if error_queue is None:
+            raise Reject(f"{_description(message, parameters)} was not ready in time")
+        if not _QUEUE.fullmatch(str(error_queue)):
+            raise Reject(f"dispatcher_error_queue {str(error_queue)[:80]!r} cannot name a queue")
+        self.log.warning("%s was not ready in time", _description(message, parameters))
+        step.send_to_queue(Send(str(error_queue), dump_json(message), headers))
+
+    def _recipe(self, message: Mapping[str, Any], parameters: Mapping[str, Any]) -> Recipe:
+        """Return the recipe to run: all that are asked for as one, filled in and checked."""
+        names = [*message.get("recipes", []), *self._recipes_of_job(parameters)]
+        custom = message.get("custom_recipe")
+        try:
+            recipes = [Recipe.from_dict(custom)] if custom else []
+            recipes += [self._load(str(name)) for name in names]
+            if not recipes:
+                raise Reject("the message names no recipe and holds none")
+            recipe = recipes[0]
+            for other in recipes[1:]:
+                recipe = recipe.merge(other)
+            recipe.validate()
+            return fill_recipe(recipe, parameters)
+        except RecipeError as error:
+            raise Reject(f"recipe: {error}") from error
+
+    def _recipes_of_job(self, parameters: Mapping[str, Any]) -> list[str]:
+        """The recipe that a processing job in the database names."""
+        job = parameters.get("ispyb_processing_job")
+        recipe = job.get("recipe") if isinstance(job, dict) else None
+        return [f"ispyb-{recipe}"] if recipe else []
+
+    def _load(self, name: str) -> Recipe:
+        try:
+            path = find_recipe(name, [self.config.recipe_directory])
+            return Recipe.from_json(path.read_bytes())
+        except LookupError as error:
+            raise Reject(str(error)) from error
+        except OSError as error:
+            raise Retry(f"recipe {name!r} cannot be read: {error.strerror}") from error
+
+
+def _guid(value: Any) -> str:
+    """Return the recipe ID: the given one, if it may be part of a path, or a new one."""
+    if value is None:
+        return str(uuid.uuid4())
+    if not _GUID.fullmatch(str(value)):
+        raise Reject(
+            f"guid {str(value)[:80]!r} must be letters, digits, '.', '_' and '-', at most 64 of them"
+        )
+    return str(value)
+
+
+def _number(parameters: Mapping[str, Any], name: str, default: float) -> float:
+    value = parameters.get(name, default)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise Reject(f"{name} must be a number, not {str(value)[:80]!r}") from None
+
+
+def _watched(recipe: dict[str, Any], queue: Any) -> dict[str, Any]:
+    if not is_watch_queue(queue):
+        raise Reject(f"{WATCH_PARAMETER} {str(queue)[:80]!r} is not a queue that results may be sent to")
+    return add_watcher(recipe, str(queue))
+
+
+def _description(message: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, message.get("recipes") or [])) or "a custom recipe"
+    subject = parameters.get("ispyb_dcid")
+    return f"data collection {subject} ({names})" if subject is not None else names
