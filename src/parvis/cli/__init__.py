@@ -1,1 +1,53 @@
-"""Command line."""
+"""The command `parvis`. Only click is imported here: each command imports what it needs when it is called."""
+
+from __future__ import annotations
+
+import click
+
+from parvis.cli.group import CommandTable
+
+_COMMANDS = {
+    "go": ("parvis.cli.go:go", "Start recipes for a data collection."),
+    "service": ("parvis.cli.service:service", "Run a service."),
+    "up": ("parvis.cli.up:up", "Run several services, supervised, in one terminal."),
+    "broker": ("parvis.cli.broker:broker", "Run a message broker for this machine."),
+    "recipe": ("parvis.cli.recipe:recipe", "Check, draw and show recipes."),
+    "completion": ("parvis.cli.completion:completion", "Print what makes a shell complete these commands."),
+}
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from parvis import __version__
+
+        click.echo(f"parvis {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=CommandTable,
+    table=_COMMANDS,
+    contributed="parvis.commands",
+    context_settings={"help_option_names": ["-h", "--help", "-?"], "max_content_width": 100},
+    epilog="`parvis COMMAND --help` says more, with examples.",
+)
+@click.option(
+    "-e",
+    "--environment",
+    "environments",
+    metavar="ENV",
+    multiple=True,
+    help="Environment of the configuration to use, such as live or test. May be repeated.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def main(ctx: click.Context, environments: tuple[str, ...]) -> None:
+    """Coordinate data analysis: recipes, messages, services."""
+    ctx.meta["parvis.environments"] = environments

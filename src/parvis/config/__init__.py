@@ -64,6 +64,7 @@ _ISPYB_VARIABLE = "PARVIS_ISPYB_URL"
 _ENVIRONMENT_VARIABLE = "PARVIS_ENVIRONMENT"
 _VERBOSITY_VARIABLE = "PARVIS_VERBOSITY"
 _LOG_FORMAT_VARIABLE = "PARVIS_LOG_FORMAT"
+_TRANSPORT_VARIABLE = "PARVIS_TRANSPORT"
 
 #: Variables that change the configuration.
 VARIABLES = (
@@ -72,6 +73,7 @@ VARIABLES = (
     _ISPYB_VARIABLE,
     _VERBOSITY_VARIABLE,
     _LOG_FORMAT_VARIABLE,
+    _TRANSPORT_VARIABLE,
 )
 
 
@@ -136,8 +138,7 @@ class Config:
         Raises:
             ConfigError: A file cannot be read or is malformed, or there is no such environment.
         """
-        if path is None and os.environ.get("ZOCALO_CONFIG"):
-            path = Path(os.environ["ZOCALO_CONFIG"])
+        path = path or _configured_path()
         held = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)} | dict(overrides or {})
         if path is None:
             if environments:
@@ -198,6 +199,9 @@ class Config:
             stomp=replace(self.stomp, **stomp),
             storage=storage,
             ispyb_url=url,
+            transport_default=held.get(_TRANSPORT_VARIABLE)
+            or self.transport_default
+            or storage.get("zocalo.default_transport"),
             verbosity=_number(held, _VERBOSITY_VARIABLE, 0, 9) if _VERBOSITY_VARIABLE in held else 0,
             log_format=log_format,
             overrides=dict(held),
@@ -232,6 +236,11 @@ class Config:
         """
         from parvis.transport.stomp import StompTransport
 
+        if self.transport_default not in (None, "StompTransport"):
+            raise ConfigError(
+                f"the configuration asks for {self.transport_default}, and there is only StompTransport; "
+                "ask for it with -t StompTransport or PARVIS_TRANSPORT"
+            )
         stomp = self.stomp
         return StompTransport(stomp.hosts, stomp.username, stomp.password, stomp.prefix)
 
@@ -270,6 +279,23 @@ def shipped_recipes() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "_recipes"
     return installed if installed.is_dir() else package.parents[1] / "recipes"
+
+
+def environment_names() -> list[str]:
+    """Return the names of the environments that can be chosen; none if there is no readable configuration."""
+    path = _configured_path()
+    if path is None:
+        return []
+    from parvis.config.document import read_document
+
+    try:
+        return sorted(read_document(path.expanduser().absolute()).environments)
+    except ConfigError:
+        return []
+
+
+def _configured_path() -> Path | None:
+    return Path(os.environ["ZOCALO_CONFIG"]) if os.environ.get("ZOCALO_CONFIG") else None
 
 
 def _number(held: Mapping[str, str], name: str, least: int, most: int) -> int:

@@ -1,0 +1,139 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import configparser
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+from click.shell_completion import CompletionItem
+
+from parvis.config import Config, ConfigError
+
+Function: TypeAlias = Callable[..., Any]
+
+#: `--json`, given to the command as `as_json`.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+_VARIABLES = {
+    "transport": "PARVIS_TRANSPORT",
+    "stomp_host": "PARVIS_STOMP_HOST",
+    "stomp_port": "PARVIS_STOMP_PORT",
+    "stomp_user": "PARVIS_STOMP_USERNAME",
+    "stomp_pass": "PARVIS_STOMP_PASSWORD",
+    "stomp_prfx": "PARVIS_STOMP_PREFIX",
+    "log_format": "PARVIS_LOG_FORMAT",
+}
+_STOMP_CONF_KEYS = {
+    "host": "PARVIS_STOMP_HOST",
+    "port": "PARVIS_STOMP_PORT",
+    "username": "PARVIS_STOMP_USERNAME",
+    "password": "PARVIS_STOMP_PASSWORD",
+    "prefix": "PARVIS_STOMP_PREFIX",
+}
+
+
+def _complete_environments(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from parvis.config import environment_names
+
+    return [CompletionItem(name) for name in environment_names() if name.startswith(incomplete)]
+
+
+_CONFIG_OPTIONS: list[Callable[[Function], Function]] = [
+    click.option(
+        "-e",
+        "--environment",
+        "environments",
+        metavar="ENV",
+        multiple=True,
+        shell_complete=_complete_environments,
+        help="Environment of the configuration to use, such as live or test. May be repeated.",
+    ),
+    click.option("--live", is_flag=True, hidden=True),
+    click.option("--test", is_flag=True, hidden=True),
+    click.option(
+        "-t", "--transport", metavar="TRN", help="Transport mechanism; StompTransport is the one there is."
+    ),
+    click.option("--stomp-host", metavar="HOST", help="Broker, or several separated by commas."),
+    click.option("--stomp-port", metavar="PORT", help="Port of the broker."),
+    click.option("--stomp-user", metavar="USER", help="User name at the broker."),
+    click.option("--stomp-pass", metavar="PASS", hidden=True, help="Password at the broker."),
+    click.option("--stomp-prfx", metavar="PRE", help="Namespace of queues and topics."),
+    click.option(
+        "--stomp-conf",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="File with a section [stomp]: host, port, username, password, prefix.",
+    ),
+]
+_LOG_OPTIONS: list[Callable[[Function], Function]] = [
+    click.option("-v", "--verbose", "verbosity", count=True, help="Log more. May be repeated."),
+    click.option(
+        "--log-format", type=click.Choice(["text", "json"]), help="Form of the log on the terminal."
+    ),
+]
+
+
+def with_config(*, logs: bool = False) -> Callable[[Function], Function]:
+    """Give a command the options that say which configuration to use, and the `config` that they make.
+
+    Args:
+        logs: Add options for logs, too; the command is to call `set_up_logging(config)`.
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **given: Any) -> Any:
+            return function(*args, config=_take_config(given), **given)
+
+        decorated: Function = wrapper
+        for option in reversed(_CONFIG_OPTIONS + (_LOG_OPTIONS if logs else [])):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _take_config(given: dict[str, Any]) -> Config:
+    """Take the options of `with_config` out of `given` and return the configuration that they ask for."""
+    ctx = click.get_current_context()
+    old = tuple(name for name in ("live", "test") if given.pop(name))
+    environments: tuple[str, ...] = (
+        *ctx.meta.get("parvis.environments", ()),
+        *given.pop("environments"),
+        *old,
+    )
+    overrides = _stomp_conf(given.pop("stomp_conf"))
+    for name, variable in _VARIABLES.items():
+        value = given.pop(name, None)
+        if value is not None:
+            overrides[variable] = str(value)
+    verbosity = given.pop("verbosity", 0)
+    if verbosity:
+        overrides["PARVIS_VERBOSITY"] = str(min(verbosity, 9))
+    if ctx.get_parameter_source("stomp_pass") is click.core.ParameterSource.COMMANDLINE:
+        click.echo(
+            "Warning: everybody on this machine can see --stomp-pass; use PARVIS_STOMP_PASSWORD.", err=True
+        )
+    return Config.load(environments=environments, overrides=overrides)
+
+
+def _stomp_conf(file: Path | None) -> dict[str, str]:
+    if file is None:
+        return {}
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--stomp-conf: cannot read {file}: {error.strerror}") from None
+    except (configparser.Error, UnicodeDecodeError):
+        raise ConfigError(f"--stomp-conf: {file} is not an ini file") from None
+    if not parser.has_section("stomp"):
+        raise ConfigError(f"--stomp-conf: {file} has no section [stomp]")
+    values = parser["stomp"]
+    return {variable: values[key] for key, variable in _STOMP_CONF_KEYS.items() if key in values}
