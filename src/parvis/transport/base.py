@@ -99,14 +99,16 @@ def check_destination(name: str) -> str:
 
 
 # What brokers and clients add for one delivery; none of it belongs to the message itself.
+_TRANSPORT_PREFIXES = ("amq_scheduled_", "jmsx")
 _TRANSPORT_HEADERS = frozenset(
     {
         "ack",
-        "amq_scheduled_delay",
         "content-length",
         "content-type",
         "destination",
+        "dlqdeliveryfailurecause",
         "expires",
+        "id",
         "message-id",
         "original-destination",
         "originalexpiration",
@@ -128,7 +130,7 @@ def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in headers.items()
-        if name.lower() not in _TRANSPORT_HEADERS and not name.startswith("JMSX")
+        if name.lower() not in _TRANSPORT_HEADERS and not name.lower().startswith(_TRANSPORT_PREFIXES)
     }
 
 

@@ -1,0 +1,321 @@
+"""Messages through ActiveMQ, the embedded broker and other brokers that speak STOMP 1.2."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import ssl
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from parvis.transport.base import (
+    BrokerRefused,
+    Callback,
+    Disconnected,
+    Message,
+    Send,
+    Transport,
+    TransportError,
+    check_destination,
+)
+from parvis.transport.stomp_connection import Connection, Receipt
+from parvis.transport.stomp_frames import Frame, encode
+from parvis.transport.stomp_keeper import ConnectionKeeper, Login
+from parvis.transport.stomp_messages import address, dead_letter, received, send_frame, transaction
+
+logger = logging.getLogger(__name__)
+
+_SUBSCRIBE_TIMEOUT: Final = 30.0
+_UNSUBSCRIBE_TIMEOUT: Final = 5.0
+_SLOW_RECEIPT: Final = 5.0
+_POST_BACKLOG: Final = 1_048_576
+_POSTED: Final = "posted"  # a receipt nobody waits for: with it, an error says what it is about
+
+
+@dataclass(slots=True, eq=False)
+class _Subscription:
+    number: int
+    headers: dict[str, str]
+    callback: Callback
+    # What was delivered on this connection and not acknowledged, in order of delivery: tokens.
+    outstanding: deque[str] = field(default_factory=deque[str])
+    accepted: bool = False
+    refused: BrokerRefused | None = None
+
+
+class StompTransport(Transport):
+    """A connection to a STOMP 1.2 broker, made again when it is lost.
+
+    Messages are acknowledged in mode `client` (cumulatively): every ActiveMQ since 5.15.1 keeps what is
+    acknowledged in a transaction in mode `client-individual` until the connection ends, and slows down by it.
+
+    A commit whose connection breaks after it was written may have happened or not: that is `Disconnected`,
+    and whoever sends again may send twice. What is confirmed has happened.
+
+    Args:
+        hosts: Host and port of each broker, tried in this order.
+        username, password: The log-in; an empty name for none.
+        namespace: Prefix of all queues and topics, without the dot that follows it; empty for none.
+        heartbeat: Seconds within which each side is to be heard; a broker that is silent for more than twice
+            as long is given up. 0 for no heart-beats.
+        tls: How to check the certificate of the broker (`ssl.create_default_context()` for the authorities
+            this machine trusts), or None for a connection that is not encrypted.
+        reconnect: Whether to make a lost connection again.
+
+    Raises:
+        ValueError: No hosts, or a log-in that STOMP cannot carry.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[tuple[str, int]],
+        username: str,
+        password: str,
+        namespace: str,
+        *,
+        heartbeat: float = 10,
+        tls: ssl.SSLContext | None = None,
+        reconnect: bool = True,
+    ) -> None:
+        if not hosts:
+            raise ValueError("a STOMP transport needs the host and port of at least one broker")
+        if any(sign in username + password for sign in "\r\n\0"):
+            raise ValueError("the user name and password of a STOMP broker cannot hold line ends or NULs")
+        self.namespace = check_destination(namespace) if namespace else ""
+        self._subscriptions: dict[int, _Subscription] = {}
+        self._subscription_numbers = itertools.count(1)
+        self._keeper = ConnectionKeeper(
+            Login(tuple(hosts), username, password, heartbeat, tls),
+            reconnect=reconnect,
+            on_up=self._restore,
+            on_down=self._forget_deliveries,
+            deliver=self._deliver,
+        )
+
+    def connect(self, timeout: float = 30) -> None:
+        self._keeper.start(timeout)
+
+    def disconnect(self) -> None:
+        self._keeper.forbid_callback()
+        with self._keeper.changed:
+            self._subscriptions.clear()
+        self._keeper.stop()
+
+    @property
+    def is_connected(self) -> bool:
+        return self._keeper.connection is not None
+
+    @property
+    def connection(self) -> int:
+        return self._keeper.number
+
+    def subscribe(
+        self,
+        queue: str,
+        callback: Callback,
+        *,
+        prefetch: int = 1,
+        exclusive: bool = False,
+        selector: str | None = None,
+        absolute: bool = False,
+    ) -> int:
+        """As `Transport.subscribe`; `*` and `>` in `queue` are wildcards where the broker has them.
+
+        Raises:
+            ValueError: `queue` cannot name a queue, or `prefetch` is less than 1.
+            Disconnected: No answer within 30 s, in which a lost connection may have been made again.
+        """
+        if prefetch < 1:
+            raise ValueError(f"a subscription needs room for at least 1 message, not {prefetch}")
+        check_destination(queue.replace("*", "x").replace(">", "x"))
+        headers = {"destination": address(self.namespace, queue, "queue", absolute=absolute), "ack": "client"}
+        # The names that ActiveMQ and RabbitMQ have for it
+        headers["activemq.prefetchSize"] = headers["prefetch-count"] = str(prefetch)
+        if exclusive:
+            headers["activemq.exclusive"] = "true"
+        if selector is not None:
+            headers["selector"] = selector
+        return self._subscribe(headers, callback)
+
+    def subscribe_broadcast(self, topic: str, callback: Callback) -> int:
+        check_destination(topic)
+        return self._subscribe(
+            {"destination": address(self.namespace, topic, "topic"), "ack": "auto"}, callback
+        )
+
+    def subscribe_temporary(self, hint: str, callback: Callback) -> tuple[int, str]:
+        name = check_destination(f"transient.{hint}.{uuid.uuid4()}")
+        headers = {"destination": address(self.namespace, name, "queue"), "ack": "auto"}
+        return self._subscribe(headers, callback), name
+
+    def unsubscribe(self, subscription: int) -> None:
+        self._keeper.forbid_callback()
+        with self._keeper.changed:
+            if self._subscriptions.pop(subscription, None) is None:
+                raise ValueError(f"there is no subscription {subscription}")
+        self._cancel(subscription)
+
+    def commit(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> None:
+        """As `Transport.commit`. What acknowledges nothing waits for a lost connection to come back.
+
+        Raises:
+            ValueError: Messages are not acknowledged in the order of delivery, or a second time; or a message
+                has a header that is the transport's.
+        """
+        if not acknowledge and not sends:
+            return
+        self._keeper.forbid_callback()
+        deadline = time.monotonic() + timeout
+        frames = [send_frame(send, self.namespace) for send in sends]
+        last = {message.subscription: message.token for message in acknowledge}
+        while True:
+            connection = self._keeper.wait(0 if acknowledge else deadline - time.monotonic())
+            number = connection.next_number()
+            data, several = transaction(number, last.values(), frames)
+            receipt = Receipt(number, several=several)
+            try:
+                with self._keeper.changed:  # acknowledgements must be written in the order of delivery
+                    self._claim(acknowledge)
+                    connection.write(data, receipt)
+                break
+            except Disconnected:
+                if acknowledge:
+                    raise
+        self._settle(connection, receipt, deadline - time.monotonic(), bool(acknowledge))
+
+    def post(self, send: Send) -> None:
+        frame = send_frame(send, self.namespace)
+        frame.headers["receipt"] = _POSTED
+        connection = self._keeper.connection
+        if connection is not None and connection.backlog < _POST_BACKLOG:
+            with contextlib.suppress(Disconnected):
+                connection.write(encode(frame))
+
+    def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
+        return dead_letter(message, self.namespace, headers)
+
+    def _deliver(self, frame: Frame) -> None:
+        name = frame.headers.get("subscription", "")
+        subscription = self._subscriptions.get(int(name) if name.isdecimal() else 0)
+        if subscription is None:
+            return  # it was under way when we unsubscribed
+        message = received(frame, self.namespace, subscription.number, self._keeper.number)
+        if subscription.headers["ack"] == "client":
+            subscription.outstanding.append(message.token)
+        try:
+            subscription.callback(message)
+        except Exception:
+            logger.exception("the callback for messages from %s failed", message.destination)
+
+    def _restore(self, connection: Connection) -> None:
+        for subscription in self._subscriptions.values():
+            self._request(subscription, connection)
+
+    def _forget_deliveries(self) -> None:
+        for subscription in self._subscriptions.values():
+            subscription.outstanding.clear()
+
+    def _subscribe(self, headers: dict[str, str], callback: Callback) -> int:
+        keeper = self._keeper
+        keeper.forbid_callback()
+        number = next(self._subscription_numbers)
+        subscription = _Subscription(number, {"id": str(number), **headers}, callback)
+        with keeper.changed:
+            self._subscriptions[number] = subscription
+            if keeper.connection is not None:
+                self._request(subscription, keeper.connection)
+            keeper.changed.wait_for(
+                lambda: subscription.accepted or subscription.refused or keeper.is_over, _SUBSCRIBE_TIMEOUT
+            )
+            if subscription.accepted:
+                return number
+            self._subscriptions.pop(number, None)
+            why = keeper.why
+        if subscription.refused is not None:
+            raise subscription.refused
+        self._cancel(number)
+        raise Disconnected(f"no answer to the subscription to {headers['destination']}: {why}")
+
+    def _request(self, subscription: _Subscription, connection: Connection) -> None:
+        """Ask for the subscription on a connection that has not heard of it."""
+        then = partial(self._answered, subscription, connection)
+        receipt = Receipt(connection.next_number(), then=then)
+        frame = Frame("SUBSCRIBE", {**subscription.headers, "receipt": receipt.number})
+        with contextlib.suppress(Disconnected):  # it is asked for again on the next connection
+            connection.write(encode(frame), receipt)
+
+    def _answered(
+        self, subscription: _Subscription, connection: Connection, error: TransportError | None
+    ) -> None:
+        with self._keeper.changed:
+            had_it = subscription.accepted
+            if error is None:
+                subscription.accepted = True
+            elif isinstance(error, BrokerRefused) and not had_it:
+                destination = subscription.headers["destination"]
+                subscription.refused = BrokerRefused(
+                    f"the subscription to {destination} was refused: {error}"
+                )
+            self._keeper.changed.notify_all()
+        if had_it and isinstance(error, BrokerRefused):
+            connection.close(f"{connection.broker} refuses a subscription that it accepted before: {error}")
+
+    def _cancel(self, number: int) -> None:
+        connection = self._keeper.connection
+        if connection is None:
+            return
+        receipt = Receipt(connection.next_number())
+        frame = Frame("UNSUBSCRIBE", {"id": str(number), "receipt": receipt.number})
+        with contextlib.suppress(Disconnected):  # and with the connection, the subscription
+            connection.write(encode(frame), receipt)
+            receipt.wait(_UNSUBSCRIBE_TIMEOUT)
+
+    def _claim(self, acknowledge: Sequence[Message]) -> None:
+        """Take messages off those outstanding, or raise because they are not the oldest of them."""
+        by_subscription: dict[int, list[Message]] = {}
+        for message in acknowledge:
+            by_subscription.setdefault(message.subscription, []).append(message)
+        for number, messages in by_subscription.items():
+            subscription = self._subscriptions.get(number)
+            if subscription is None or any(message.connection != self._keeper.number for message in messages):
+                raise Disconnected("a message of a connection or subscription that is gone: it comes again")
+            outstanding = subscription.outstanding
+            if len(messages) > len(outstanding) or any(
+                message.token != outstanding[index] for index, message in enumerate(messages)
+            ):
+                raise ValueError(
+                    f"messages from {messages[0].destination} can be acknowledged only once, "
+                    "in the order of delivery"
+                )
+        for number, messages in by_subscription.items():
+            for _ in messages:
+                self._subscriptions[number].outstanding.popleft()
+
+    def _settle(self, connection: Connection, receipt: Receipt, timeout: float, acknowledges: bool) -> None:
+        """Wait for the broker's answer, and raise unless it is a confirmation.
+
+        After anything else, a connection on which messages were acknowledged must end: only then does the
+        broker hand them out again.
+        """
+        answered = receipt.wait(min(timeout, _SLOW_RECEIPT))
+        if not answered and timeout > _SLOW_RECEIPT:
+            logger.warning(
+                "%s has not confirmed a message for %g s: it may be holding senders back (flow control)",
+                connection.broker,
+                _SLOW_RECEIPT,
+            )
+            answered = receipt.wait(timeout - _SLOW_RECEIPT)
+        error = receipt.error if answered else None
+        if not answered:
+            error = Disconnected(f"{connection.broker} did not confirm in time; it may have happened")
+        if error is None:
+            return
+        if acknowledges:
+            connection.close(str(error))
+        raise error

@@ -1,0 +1,299 @@
+"""One connection to a STOMP 1.2 broker, from the log-in to its end.
+
+A socket that never blocks: whoever writes, writes at once what the socket takes, and the thread that reads
+(`Connection.run`) writes the rest. So nobody waits behind another's large message, heart-beats go out
+whatever the rest of the process does, and TLS sees one caller at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+from parvis.transport.base import BrokerRefused, Disconnected, TransportError
+from parvis.transport.stomp_frames import Frame, Item, Parser, ProtocolError
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 262_144
+_ERROR_GRACE = 1.0  # seconds a broker has to close the connection after an ERROR frame that answers nothing
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Receipt:
+    """A confirmation that somebody waits for.
+
+    Args:
+        number: Its name on the wire.
+        several: Whether it stands for several frames, of which only the last asks for it.
+        then: Called with the outcome, an error or None, on whatever thread learns it.
+    """
+
+    __slots__ = ("_pending", "error", "number", "objection", "several", "then")
+
+    def __init__(
+        self,
+        number: str,
+        *,
+        several: bool = False,
+        then: Callable[[TransportError | None], None] | None = None,
+    ) -> None:
+        self.number = number
+        self.several = several
+        self.then = then
+        self.error: TransportError | None = None
+        self.objection = ""
+        self._pending = threading.Lock()  # half the price of an Event
+        self._pending.acquire()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until there is an outcome, or `timeout` seconds; return whether there is. For one thread."""
+        if not self._pending.acquire(timeout=max(0.0, timeout)):
+            return False
+        self._pending.release()
+        return True
+
+    def resolve(self, error: TransportError | None) -> None:
+        """Set the outcome."""
+        self.error = error
+        self._pending.release()
+        if self.then is not None:
+            self.then(error)
+
+
+class Connection:
+    """A socket on which the broker has let us in. Made by `stomp_login.open_connection`.
+
+    Attributes:
+        broker: `host:port`, for people.
+        server: What the broker calls itself.
+        reason: Why the connection ended, once it has.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        parser: Parser,
+        *,
+        broker: str,
+        server: str,
+        send_every: float,
+        silent_after: float,
+    ) -> None:
+        self.broker = broker
+        self.server = server
+        self.reason = ""
+        self._sock = sock
+        self._parser = parser
+        self._send_every = send_every
+        self._silent_after = silent_after
+        self._lock = threading.Lock()  # the sending half of the socket and all below
+        self._reading = self._lock if isinstance(sock, ssl.SSLSocket) else contextlib.nullcontext()
+        self._out = bytearray()
+        self._receipts: dict[str, Receipt] = {}  # in the order in which the broker will answer
+        self._numbers = itertools.count(1)
+        self._closed = False
+        self._give_up_at: float | None = None
+        self._sent_at = self._received_at = time.monotonic()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written here and that the socket has not taken yet."""
+        return len(self._out)
+
+    def next_number(self) -> str:
+        """A name for a receipt or transaction, unique on this connection."""
+        return str(next(self._numbers))
+
+    def write(self, data: bytes, receipt: Receipt | None = None) -> None:
+        """Send `data`, whole frames, without waiting; `receipt` is resolved when the broker answers.
+
+        Raises:
+            Disconnected: The connection has ended; nothing was sent.
+        """
+        with self._lock:
+            if self._closed:
+                raise Disconnected(self.reason)
+            if receipt is not None:
+                self._receipts[receipt.number] = receipt
+            if self._out:
+                self._out += data
+                return
+            try:
+                sent = self._send(data)
+            except OSError:
+                sent = 0  # the reading thread meets the same error, and reads what came before it
+            self._sent_at = time.monotonic()
+            if sent == len(data):
+                return
+            self._out += memoryview(data)[sent:]
+        self._wake()
+
+    def close(self, reason: str) -> None:
+        """End the connection: everything that was not confirmed fails."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.reason = reason
+            receipts = list(self._receipts.values())
+            self._receipts.clear()
+        for receipt in receipts:
+            receipt.resolve(BrokerRefused(receipt.objection) if receipt.objection else Disconnected(reason))
+        self._wake()
+
+    def run(self, deliver: Callable[[Frame], None]) -> None:
+        """Read, deliver MESSAGE frames, send heart-beats; return when the connection has ended."""
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._sock, selectors.EVENT_READ)
+                selector.register(self._wake_receiver, selectors.EVENT_READ)
+                while not self._closed:
+                    self._step(selector, deliver)
+        except Disconnected as error:
+            self.close(str(error))
+        except ProtocolError as error:
+            self.close(f"{self.broker} sent what is not STOMP: {error}")
+        except OSError as error:
+            self.close(f"the connection to {self.broker} broke: {error}")
+        finally:
+            for one in (self._sock, self._wake_receiver, self._wake_sender):
+                one.close()
+
+    def _step(self, selector: selectors.BaseSelector, deliver: Callable[[Frame], None]) -> None:
+        for key, events in selector.select(self._time_to_wait()):
+            if key.fileobj is self._wake_receiver:
+                self._wake_receiver.recv(4096)
+            elif events & selectors.EVENT_READ:
+                self._read(deliver)
+        self._flush(selector)
+        self._keep_time()
+
+    def _read(self, deliver: Callable[[Frame], None]) -> None:
+        try:
+            with self._reading:
+                data = self._sock.recv(_CHUNK)
+                # What TLS has decrypted already, no selector announces.
+                while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+                    data += self._sock.recv(_CHUNK)
+            if _QUICK_ACK is not None:
+                # A broker that leaves Nagle's algorithm on holds the rest of a message back until we
+                # acknowledge its beginning, which the kernel would put off for 40 ms.
+                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        if not data:
+            raise Disconnected(f"{self.broker} closed the connection")
+        self._received_at = time.monotonic()
+        try:
+            items = self._parser.feed(data)
+        except ProtocolError as error:
+            self._take(error.before, deliver)
+            raise
+        self._take(items, deliver)
+
+    def _take(self, items: list[Item], deliver: Callable[[Frame], None]) -> None:
+        for item in items:
+            if not isinstance(item, Frame):
+                continue
+            if item.command == "MESSAGE":
+                deliver(item)
+            elif item.command == "RECEIPT":
+                self._confirmed(item.headers.get("receipt-id", ""))
+            elif item.command == "ERROR":
+                self._refused(item.headers.get("receipt-id"), error_text(item))
+            else:
+                raise ProtocolError(f"a {item.command} frame, which brokers do not send")
+
+    def _confirmed(self, number: str) -> None:
+        receipt = self._receipts.pop(number, None)
+        if receipt is None:
+            return
+        if not receipt.objection:
+            receipt.resolve(None)
+            return
+        text = (
+            f"{self.broker} objected to a part of the transaction and committed the rest: {receipt.objection}"
+        )
+        receipt.resolve(Disconnected(text))
+        raise Disconnected(text)
+
+    def _refused(self, number: str | None, text: str) -> None:
+        receipt = self._receipts.pop(number, None) if number is not None else None
+        if receipt is not None:
+            receipt.resolve(BrokerRefused(receipt.objection or text))
+            return
+        logger.error("%s reports an error: %s", self.broker, text)
+        if number is not None:
+            return
+        # The broker answers in order, so this is about a frame of the oldest transaction. What becomes of
+        # that is said by a second answer or by the end of the connection.
+        with self._lock:
+            oldest = next(iter(self._receipts.values()), None)
+        if oldest is not None and oldest.several and not oldest.objection:
+            oldest.objection = text
+        self._give_up_at = time.monotonic() + _ERROR_GRACE
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+
+    def _flush(self, selector: selectors.BaseSelector) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            if self._out:
+                sent = self._send(bytes(self._out[:_CHUNK]))
+                del self._out[:sent]
+                self._sent_at = time.monotonic()
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        if selector.get_key(self._sock).events != events:
+            selector.modify(self._sock, events)
+
+    def _time_to_wait(self) -> float | None:
+        moments: list[float] = []
+        if self._send_every:
+            moments.append(self._sent_at + self._send_every)
+        if self._silent_after:
+            moments.append(self._received_at + self._silent_after)
+        if self._give_up_at is not None:
+            moments.append(self._give_up_at)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if self._silent_after and now - self._received_at >= self._silent_after:
+            raise Disconnected(f"{self.broker} has been silent for {now - self._received_at:.1f} s")
+        if self._give_up_at is not None and now >= self._give_up_at:
+            raise Disconnected(f"{self.broker} reported an error")
+        if self._send_every and now - self._sent_at >= self._send_every:
+            with self._lock:
+                if not self._out:
+                    self._send(b"\n")
+                self._sent_at = now
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is awake; closed: there is nobody to wake
+            self._wake_sender.send(b"\0")
+
+
+def error_text(frame: Frame) -> str:
+    """What an ERROR frame says, in one line."""
+    message = frame.headers.get("message", "").strip()
+    lines = frame.body.decode(errors="replace").strip().splitlines()
+    detail = lines[0].strip() if lines else ""
+    if message in detail:
+        return detail[:500] or "no reason given"
+    return (f"{message}: {detail}" if detail and detail not in message else message)[:500]

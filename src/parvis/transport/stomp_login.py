@@ -1,0 +1,96 @@
+"""Connecting to a STOMP 1.2 broker and logging in."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+
+from parvis.transport.base import BrokerRefused, Disconnected
+from parvis.transport.stomp_connection import Connection, error_text
+from parvis.transport.stomp_frames import Frame, Parser, ProtocolError, encode
+
+
+def open_connection(
+    host: str,
+    port: int,
+    username: str,
+    password: str,
+    *,
+    heartbeat: float,
+    tls: ssl.SSLContext | None,
+    timeout: float,
+) -> Connection:
+    """Connect and log in.
+
+    Args:
+        host, port: Where the broker is.
+        username, password: Who we are.
+        heartbeat: Seconds within which each side is to be heard; 0 for no heart-beats.
+        tls: How to check the broker's certificate, or None for no TLS.
+        timeout: Seconds for each step.
+
+    Raises:
+        Disconnected: Nobody answers.
+        BrokerRefused: The broker does not let us in, cannot prove who it is, or is no STOMP 1.2 broker.
+    """
+    broker = f"{host}:{port}"
+    with contextlib.ExitStack() as on_failure:
+        try:
+            sock = on_failure.enter_context(socket.create_connection((host, port), timeout))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if tls is not None:
+                sock = on_failure.enter_context(tls.wrap_socket(sock, server_hostname=host))
+            parser = Parser()
+            beat = round(heartbeat * 1000)
+            login = {"accept-version": "1.2", "host": host, "heart-beat": f"{beat},{beat}"}
+            login |= {"login": username, "passcode": password} if username else {}
+            sock.sendall(encode(Frame("CONNECT", login)))
+            answer = _first_frame(sock, parser, broker)
+        except ProtocolError as error:
+            raise BrokerRefused(f"{broker} does not speak STOMP as expected: {error}") from None
+        except ssl.SSLCertVerificationError as error:
+            raise BrokerRefused(f"the certificate of {broker} is not good: {error.verify_message}") from None
+        except OSError as error:
+            raise Disconnected(f"{broker} cannot be reached: {error or type(error).__name__}") from None
+        headers = answer.headers
+        if answer.command != "CONNECTED":
+            text = error_text(answer)
+            raise BrokerRefused(f"{broker} refused the log-in: {_without(password, text)}")
+        if headers.get("version") != "1.2":
+            raise BrokerRefused(f"{broker} speaks STOMP {headers.get('version', '1.0')}, needed is 1.2")
+        send_every, silent_after = _rhythm(beat, headers.get("heart-beat", "0,0"))
+        sock.setblocking(False)
+        on_failure.pop_all()
+    server = headers.get("server", "a STOMP broker")
+    return Connection(
+        sock, parser, broker=broker, server=server, send_every=send_every, silent_after=silent_after
+    )
+
+
+def _first_frame(sock: socket.socket, parser: Parser, broker: str) -> Frame:
+    while True:
+        data = sock.recv(4096)
+        if not data:
+            raise Disconnected(f"{broker} closed the connection during the log-in")
+        for item in parser.feed(data):
+            if isinstance(item, Frame):
+                return item
+
+
+def _rhythm(beat: int, answer: str) -> tuple[float, float]:
+    """Seconds after which we must send, and after which a silent broker is gone; 0 for never.
+
+    `beat` is what we offered and asked for, in ms; `answer` is the header with what the broker offers and
+    wants. We send twice as often as agreed, and wait for more than two beats: networks and brokers dawdle.
+    """
+    numbers = [int(part) if part.strip().isdecimal() else 0 for part in answer.split(",")]
+    offers, wants = (*numbers, 0, 0)[:2]
+    send_every = max(beat, wants) / 2000 if beat and wants else 0.0
+    silent_after = max(beat, offers) / 1000 * 2 + 1 if beat and offers else 0.0
+    return send_every, silent_after
+
+
+def _without(password: str, text: str) -> str:
+    return text.replace(password, "***") if password else text

@@ -1,0 +1,202 @@
+"""A real ActiveMQ for tests and benchmarks: loopback only, its own directory and ports.
+
+`python tests/real/activemq/server.py` starts one, prints its ports and stops it on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import string
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LIBRARIES = Path("/usr/share/activemq/lib")
+USERNAME = "parvis"
+PASSWORD = "parvis-test"
+_STORE_PASSWORD = "changeit"
+_START_TIMEOUT = 90.0
+
+
+class Unavailable(Exception):
+    """ActiveMQ cannot be had on this machine; says why."""
+
+
+def install() -> None:
+    """Install ActiveMQ with apt if it is not there.
+
+    Raises:
+        Unavailable: It cannot be installed.
+    """
+    missing = [name for name in ("java", "openssl") if shutil.which(name) is None]
+    if not missing and LIBRARIES.is_dir():
+        return
+    if shutil.which("apt-get") is None:
+        raise Unavailable("ActiveMQ is not installed, and there is no apt-get to install it with")
+    if os.geteuid() != 0:
+        raise Unavailable("ActiveMQ is not installed, and only root can: apt-get install activemq openssl")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    get = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    for command in (
+        [*get, "update"],
+        [*get, "install", "-y", "--no-install-recommends", "activemq", "openssl", "procps"],
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+
+
+class ActiveMQ:
+    """One broker. `start` after `stop` or `kill` finds the messages of before.
+
+    Attributes:
+        port: of STOMP.
+        tls_port: of STOMP over TLS.
+        ca_file: certificate that signed the broker's own, which is for `localhost` and 127.0.0.1.
+    """
+
+    host = "127.0.0.1"
+    username = USERNAME
+    password = PASSWORD
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port, self.tls_port = free_ports(2)
+        self.ca_file = directory / "conf" / "ca.pem"
+        self.log_file = directory / "broker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._configure()
+
+    def start(self) -> None:
+        """Start, and return when somebody can log in.
+
+        Raises:
+            RuntimeError: It does not come up.
+        """
+        conf = self.directory / "conf"
+        libraries = (conf, LIBRARIES / "*", LIBRARIES / "optional" / "*")
+        command = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"]
+        command += ["-Djava.awt.headless=true", f"-Djava.io.tmpdir={self.directory / 'tmp'}"]
+        command += [f"-Dactivemq.{name}={self.directory}" for name in ("base", "home")]
+        command += [f"-Dactivemq.conf={conf}", f"-Dlog4j.configuration=file:{conf / 'log4j.properties'}"]
+        command += ["-cp", ":".join(map(str, libraries)), "org.apache.activemq.console.Main"]
+        command += ["start", f"xbean:file:{conf / 'activemq.xml'}"]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + _START_TIMEOUT
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"ActiveMQ did not start: {self.log_file.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop in good order."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Stop as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, how: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(how)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _answers(self) -> bool:
+        login = f"CONNECT\naccept-version:1.2\nhost:localhost\nlogin:{USERNAME}\npasscode:{PASSWORD}\n\n\0"
+        try:
+            with socket.create_connection((self.host, self.port), 5) as connection:
+                connection.sendall(login.encode())
+                return connection.recv(4096).startswith(b"CONNECTED")
+        except OSError:
+            return False
+
+    def _configure(self) -> None:
+        conf = self.directory / "conf"
+        for part in (conf, self.directory / "data", self.directory / "tmp"):
+            part.mkdir(parents=True, exist_ok=True)
+        _make_certificates(conf)
+        template = string.Template((HERE / "activemq.xml").read_text())
+        (conf / "activemq.xml").write_text(
+            template.substitute(
+                directory=self.directory,
+                port=self.port,
+                tls_port=self.tls_port,
+                username=USERNAME,
+                password=PASSWORD,
+                store_password=_STORE_PASSWORD,
+            )
+        )
+        (conf / "log4j.properties").write_text(
+            "log4j.rootLogger=INFO,C\n"
+            "log4j.appender.C=org.apache.log4j.ConsoleAppender\n"
+            "log4j.appender.C.layout=org.apache.log4j.PatternLayout\n"
+            "log4j.appender.C.layout.ConversionPattern=%d %-5p %c{1} %m%n\n"
+        )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now on loopback."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+def _make_certificates(conf: Path) -> None:
+    """A certificate authority, and a certificate from it for this machine."""
+    (conf / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=parvis-test-ca -keyout ca.key -out ca.pem",
+        "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out server.pem "
+        "-extfile san.cnf",
+        "pkcs12 -export -in server.pem -inkey server.key -name broker -out server.p12 "
+        f"-passout pass:{_STORE_PASSWORD}",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=conf, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def running() -> Iterator[ActiveMQ]:
+    """An ActiveMQ in a temporary directory, for as long as the context lasts.
+
+    Raises:
+        Unavailable: It cannot be installed.
+    """
+    install()
+    with tempfile.TemporaryDirectory(prefix="parvis-activemq-") as directory:
+        broker = ActiveMQ(Path(directory))
+        try:
+            broker.start()
+            yield broker
+        finally:
+            broker.kill()
+
+
+def main() -> None:
+    with running() as broker:
+        print(f"STOMP {broker.port}, TLS {broker.tls_port}, {USERNAME}/{PASSWORD}; log {broker.log_file}")
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+
+if __name__ == "__main__":
+    main()
