@@ -83,7 +83,7 @@ class CentringParameters(Model):
     dcg_dcids: list[int] = Field(default_factory=list)
     output: str | None = None
     log: str | None = None
-    results_symlink: str | None = Field(default=None, pattern=r"^(?!\.{1,2}$)[^/\0{}]{1,255}$")
+    results_symlink: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$")
     latency_log_warning: float = 30
     latency_log_error: float = 300
     beamline: str | None = None

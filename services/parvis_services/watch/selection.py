@@ -26,7 +26,7 @@ def _belongs(number: int, total: int, output: str) -> bool:
         return (number - 1) % count == 0
     if kind == "select":
         return is_selected(number, total, count)
-    return kind == "" and number == count
+    return output == digits and number == count
 
 
 def is_selected(number: int, total: int, count: int) -> bool:

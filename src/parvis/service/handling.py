@@ -178,7 +178,7 @@ def explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False)[:5]:
         place = ".".join(str(key) for key in problem["loc"])
         text = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        shown = "" if problem["type"] == "missing" else f" {str(problem['input'])[:60]!r}"
+        shown = "" if problem["type"] == "missing" else f" {repr(problem['input'])[:60]}"
         parts.append(f"{place or 'it'}{shown}: {text[:1].lower()}{text[1:]}")
     more = error.error_count() - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
