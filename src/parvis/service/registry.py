@@ -21,8 +21,8 @@ def find_services() -> dict[str, EntryPoint]:
     return dict(sorted((point.name, point) for point in entry_points(group=GROUP)))
 
 
-def load_service(name: str) -> type[AnyService]:
-    """Return the service whose name is, or alone begins with, `name`; capitals do not matter.
+def resolve_name(name: str) -> str:
+    """Return the full name of the service whose name is, or alone begins with, `name`; capitals do not matter.
 
     Raises:
         UnknownService: There is none, or there are several.
@@ -31,10 +31,15 @@ def load_service(name: str) -> type[AnyService]:
     wanted = name.casefold()
     exact = [key for key in known if key.casefold() == wanted]
     matches = exact or [key for key in known if key.casefold().startswith(wanted)]
-    if len(matches) != 1:
-        problem = f"several services begin with {name!r}" if matches else f"there is no service {name!r}"
-        raise UnknownService(f"{problem}; known are: {', '.join(matches or known) or 'none'}")
-    return known[matches[0]].load()
+    if len(matches) == 1:
+        return matches[0]
+    problem = f"several services begin with {name!r}" if matches else f"there is no service {name!r}"
+    raise UnknownService(f"{problem}; known are: {', '.join(matches or known) or 'none'}")
+
+
+def load_service(name: str) -> type[AnyService]:
+    """Return the service that `name` stands for. Raises as `resolve_name`, and ImportError."""
+    return find_services()[resolve_name(name)].load()
 
 
 def contracts() -> dict[str, Contract]:

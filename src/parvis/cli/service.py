@@ -1,0 +1,122 @@
+"""`parvis service`: run a service, or list those there are."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import CompletionItem
+
+from parvis.cli.options import json_option, with_config
+from parvis.config import Config
+
+
+def _complete_services(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    from parvis.service.registry import find_services
+
+    return [CompletionItem(name) for name in find_services() if name.lower().startswith(incomplete.lower())]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  parvis service                         list the services
+  parvis service -s PerImageAnalysis     run one
+  parvis service -s perim --workers 4    run four instances of it, supervised
+  parvis service -s perim -q pia.test    the same service on another queue
+"""
+)
+@click.option(
+    "-s",
+    "--service",
+    "name",
+    metavar="NAME",
+    shell_complete=_complete_services,
+    help="Service to run; the first letters are enough, capitals do not matter.",
+)
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Run N supervised instances.")
+@click.option("-q", "--queue", metavar="QUEUE", help="Listen to this queue instead of the service's own.")
+@click.option("--tag", metavar="TAG", help="A word to show in monitors.")
+@click.option("-r", "--restart", is_flag=True, help="Start the service again when it ends by an error.")
+@click.option("-d", "--debug", is_flag=True, help="Log as with -vv.")
+@json_option
+@with_config(logs=True)
+def service(  # noqa: PLR0917 - one argument an option
+    name: str | None,
+    workers: int | None,
+    queue: str | None,
+    tag: str | None,
+    restart: bool,
+    debug: bool,
+    as_json: bool,
+    config: Config,
+) -> None:
+    """Run a service until SIGTERM, Ctrl-C or a shutdown command; without a name, list the services."""
+    if name is None:
+        _list_services(as_json)
+        return
+    _log_to_terminal(config, debug)
+    if workers or restart:
+        _supervise(name, workers or 1, queue, tag, config)
+    else:
+        _run(name, queue, tag, config)
+
+
+def _list_services(as_json: bool) -> None:
+    from parvis.service.contract import Contract
+    from parvis.service.registry import find_services
+
+    rows: list[dict[str, str]] = []
+    for name, point in find_services().items():
+        try:
+            loaded = point.load()
+            queue, about = Contract.of(loaded).queue, _first_line(loaded.__doc__)
+        except ImportError as error:
+            queue, about = "-", f"cannot be loaded: {error}"
+        rows.append({"service": name, "queue": queue, "about": about})
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(rows).decode())
+        return
+    width = max((len(row["service"]) for row in rows), default=0)
+    queues = max((len(row["queue"]) for row in rows), default=0)
+    for row in rows:
+        click.echo(f"{row['service']:<{width}}  {row['queue']:<{queues}}  {row['about']}")
+    click.echo("\nparvis service -s NAME runs one.", err=True)
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]
+
+
+def _log_to_terminal(config: Config, debug: bool) -> None:
+    from dataclasses import replace
+
+    from parvis.observe.logs import set_up_logging
+
+    set_up_logging(replace(config, verbosity=max(config.verbosity, 2)) if debug else config)
+
+
+def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
+    from parvis.service.host import Host, stop_on_signals
+    from parvis.service.registry import load_service
+
+    loaded = load_service(name)
+    host = Host(config.transport(), [loaded(config)], queue=queue, tag=tag)
+    stop_on_signals(host)
+    host.run()
+
+
+def _supervise(name: str, workers: int, queue: str | None, tag: str | None, config: Config) -> None:
+    from parvis.cli.up import service_command
+    from parvis.service.registry import resolve_name
+    from parvis.service.supervisor import Supervisor, stop_supervisor_on_signals
+
+    full_name = resolve_name(name)
+    command = service_command(full_name)
+    command += ["-q", queue] if queue else []
+    command += ["--tag", tag] if tag else []
+    supervisor = Supervisor([(full_name, command)] * workers, config.to_environment())
+    stop_supervisor_on_signals(supervisor)
+    supervisor.run()
