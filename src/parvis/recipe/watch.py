@@ -1,0 +1,123 @@
+"""Lets whoever started a recipe see what comes of it: `parvis go --wait`.
+
+The contract between three parties:
+
+* Whoever waits subscribes to a topic `transient.go.<uuid>` of its own, and puts the name into the parameters
+  of the request as `parvis_watch`. (A topic, because what nobody listens to any more must not pile up.)
+* The dispatcher adds nodes for that topic to the filled recipe with `add_watcher`. If it rejects the request,
+  it sends `failure_message` instead.
+* So whoever waits gets recipe messages whose node says under `parameters`: `event`, one of
+
+  ============ ========================================== ==========================================
+  event        sent by                                    payload
+  ============ ========================================== ==========================================
+  `started`    the dispatcher, with the start nodes       empty
+  `image`      `per_image_analysis`, output `result`      what is known of one image
+  `finished`   `filewatcher`, output `finally`            `files-expected`, `files-seen`, `success`
+  `timeout`    `filewatcher`, output `timeout`            the file that did not come
+  `centred`    `reduce.xray_centering`, output `success`  the result
+  `abort`      `reduce.xray_centering`, output `abort`    empty
+  ============ ========================================== ==========================================
+
+  and the last number of `recipe-path` is the node that it came from; or a plain message
+  `{"parvis-error": reason}`.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, TypeGuard, cast
+
+from parvis.recipe.envelope import dump_json
+from parvis.transport.base import Send
+
+WATCH_PARAMETER = "parvis_watch"
+WATCH_HINT = "go"
+ERROR_KEY = "parvis-error"
+SERVICE_LABEL = "go --wait"
+
+Event = Literal["started", "image", "finished", "timeout", "centred", "abort"]
+
+# Queue: its outputs that are watched, and the output of a node that names none.
+_WATCHED: dict[str, tuple[dict[str, Event], str | None]] = {
+    "per_image_analysis": ({"result": "image"}, "result"),
+    "filewatcher": ({"finally": "finished", "timeout": "timeout"}, None),
+    "reduce.xray_centering": ({"success": "centred", "abort": "abort"}, "success"),
+}
+_TOPIC = re.compile(rf"transient\.{WATCH_HINT}\.[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}")
+
+
+def is_watch_topic(name: object) -> TypeGuard[str]:
+    """Whether `name` is that of a topic that somebody waits at; anything else must not be sent to."""
+    return isinstance(name, str) and _TOPIC.fullmatch(name) is not None
+
+
+def add_watcher(recipe: Mapping[str, Any], topic: str) -> dict[str, Any]:
+    """Return a filled recipe with nodes added that send what comes of it to `topic`.
+
+    Args:
+        recipe: The recipe as on the wire; it is not changed.
+        topic: Where to.
+
+    Raises:
+        ValueError: `topic` is not that of somebody who waits.
+    """
+    if not is_watch_topic(topic):
+        raise ValueError(f"{str(topic)[:80]!r} is not a topic that results may be sent to")
+    watched = copy.deepcopy(dict(recipe))
+    watchers = _Watchers(watched, topic)
+    for key in [key for key in watched if key.isdecimal()]:
+        node = cast("dict[str, Any]", watched[key])
+        if node.get("queue") in _WATCHED:
+            _watch(node, *_WATCHED[node["queue"]], watchers)
+    watched["start"] = [*watched["start"], [watchers.number("started"), {}]]
+    return watched
+
+
+def failure_message(topic: str, reason: str) -> Send:
+    """Return what tells the one who waits at `topic` that nothing was started, and why."""
+    return Send(topic, dump_json({ERROR_KEY: reason}), kind="topic", persistent=False)
+
+
+class _Watchers:
+    """The nodes that are added: one for each event, made when it is first asked for."""
+
+    def __init__(self, recipe: dict[str, Any], topic: str) -> None:
+        self._recipe = recipe
+        self._topic = topic
+        self._numbers: dict[Event, int] = {}
+
+    def number(self, event: Event) -> int:
+        if event not in self._numbers:
+            number = max((int(key) for key in self._recipe if key.isdecimal()), default=0) + 1
+            self._recipe[str(number)] = {
+                "service": SERVICE_LABEL,
+                "topic": self._topic,
+                "parameters": {"event": event},
+            }
+            self._numbers[event] = number
+        return self._numbers[event]
+
+
+def _watch(
+    node: dict[str, Any], outputs: Mapping[str, Event], unnamed: str | None, watchers: _Watchers
+) -> None:
+    """Connect outputs of a node; `unnamed` is what its output is called where it has one without a name."""
+    existing: Any = node.get("output")
+    if isinstance(existing, dict):
+        named = cast("dict[str, Any]", existing)
+    elif existing is None or unnamed is None:
+        named = {}
+    else:
+        named = {unnamed: existing}
+    for output, event in outputs.items():
+        named[output] = [*_as_list(named.get(output)), watchers.number(event)]
+    node["output"] = named
+
+
+def _as_list(targets: Any) -> list[Any]:
+    if targets is None:
+        return []
+    return cast("list[Any]", targets) if isinstance(targets, list) else [targets]
