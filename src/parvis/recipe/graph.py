@@ -132,6 +132,32 @@ class Recipe:
             written["error"] = list(self.error)
         return written
 
+    def merge(self, other: Recipe) -> Recipe:
+        """Return one recipe that does what both do. Nodes of `other` get the numbers after those of this one.
+
+        Raises:
+            RecipeError: `other` leads to a node that it does not have, or runs in a circle.
+        """
+        wrong = [problem for problem in other.local_problems() if problem.severity == "error"]
+        if wrong:
+            raise RecipeError(wrong)
+        highest = max(self.nodes, default=0)
+        new = {old: highest + position for position, old in enumerate(other.nodes, start=1)}
+        moved = {
+            new[node.number]: replace(
+                node,
+                number=new[node.number],
+                outputs={name: [new[target] for target in ids] for name, ids in node.outputs.items()},
+                error=[new[target] for target in node.error],
+            )
+            for node in other.nodes.values()
+        }
+        return Recipe(
+            nodes={**self.nodes, **moved},
+            start=[*self.start, *((new[number], payload) for number, payload in other.start)],
+            error=[*self.error, *(new[number] for number in other.error)],
+        )
+
     def problems(self) -> list[Problem]:
         """Return everything that is wrong with the graph, in time proportional to its size."""
         empty = "is empty, so nothing would happen; write [[number of a node, {}]]"
@@ -229,33 +255,6 @@ class Recipe:
                 way.pop()
                 del depth[number]
                 done.add(number)
-
-
-def merge(first: Recipe, second: Recipe) -> Recipe:
-    """Return one recipe that does what both do. Nodes of the second get the numbers after those of the first.
-
-    Raises:
-        RecipeError: The second leads to a node that it does not have, or runs in a circle.
-    """
-    wrong = [problem for problem in second.local_problems() if problem.severity == "error"]
-    if wrong:
-        raise RecipeError(wrong)
-    highest = max(first.nodes, default=0)
-    new = {old: highest + position for position, old in enumerate(second.nodes, start=1)}
-    moved = {
-        new[node.number]: replace(
-            node,
-            number=new[node.number],
-            outputs={name: [new[target] for target in targets] for name, targets in node.outputs.items()},
-            error=[new[target] for target in node.error],
-        )
-        for node in second.nodes.values()
-    }
-    return Recipe(
-        nodes={**first.nodes, **moved},
-        start=[*first.start, *((new[number], payload) for number, payload in second.start)],
-        error=[*first.error, *(new[number] for number in second.error)],
-    )
 
 
 def _circle(where: str, first: list[int], length: int) -> Problem:

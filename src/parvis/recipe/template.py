@@ -101,7 +101,7 @@ def fill_recipe(recipe: Recipe, parameters: Mapping[str, Any]) -> Recipe:
 
     Raises:
         TemplateError: As `fill`.
-        RecipeError: What was filled in does not make a recipe.
+        RecipeError: What was filled in does not make a valid recipe.
     """
     filler = _Filler(parameters)
     content = recipe.to_dict()
@@ -110,7 +110,9 @@ def fill_recipe(recipe: Recipe, parameters: Mapping[str, Any]) -> Recipe:
     content["start"] = [
         [number, filler.fill(payload, partial(start_place, number))] for number, payload in recipe.start
     ]
-    return Recipe.from_dict(content)
+    filled = Recipe.from_dict(content)
+    filled.validate()
+    return filled
 
 
 def placeholders(value: Any) -> set[str]:
