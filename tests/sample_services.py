@@ -1,0 +1,93 @@
+"""Services with known habits, for tests of what runs services."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, Field
+
+from parvis.service.base import BatchService, Reject, Retry, Service, Step
+from parvis.service.contract import Anything, Model, Outputs
+
+
+class Number(Model):
+    """A number."""
+
+    number: int
+
+
+class FactorParameters(Model):
+    """What to multiply by."""
+
+    factor: int = Field(default=2, alias="multiply-by")
+
+
+class Multiplier(Service[Number, FactorParameters]):
+    """Multiplies; has a habit for some numbers."""
+
+    name: ClassVar[str] = "Multiplier"
+    queue: ClassVar[str] = "multiply"
+    Payload: ClassVar[type[BaseModel]] = Number
+    Parameters: ClassVar[type[BaseModel]] = FactorParameters
+    outputs: ClassVar[Outputs] = {"result": Number, "again": None}
+    default_output: ClassVar[str | None] = "result"
+    max_attempts: ClassVar[int] = 2
+    max_retries: ClassVar[int] = 3
+
+    def process(self, payload: Number, step: Step[FactorParameters]) -> None:
+        match payload.number:
+            case 13:
+                raise Reject("13 is no good")
+            case 14:
+                raise Retry("14 is not ready", after=0.01)
+            case 15:
+                raise ZeroDivisionError("15 is a surprise")
+            case 666:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case _:
+                step.environment["seen"] = payload.number
+                step.send("result", {"number": payload.number * step.parameters.factor})
+
+
+class Gatherer(BatchService[Number, Anything]):
+    """Sends the numbers of a batch together."""
+
+    name: ClassVar[str] = "Gatherer"
+    queue: ClassVar[str] = "gather"
+    Payload: ClassVar[type[BaseModel]] = Number
+    outputs: ClassVar[Outputs] = {"result": None}
+    default_output: ClassVar[str | None] = "result"
+    batch_size: ClassVar[int] = 5
+    batch_wait: ClassVar[float] = 0.2
+    max_attempts: ClassVar[int] = 1
+
+    def closes_batch(self, batch: Sequence[tuple[Number, Step[Anything]]]) -> bool:
+        return batch[-1][0].number == 99
+
+    def process_batch(self, batch: Sequence[tuple[Number, Step[Anything]]]) -> None:
+        numbers = [payload.number for payload, _ in batch]
+        if 15 in numbers:
+            raise ZeroDivisionError("15 is a surprise")
+        batch[-1][1].send("result", {"numbers": numbers})
+
+
+class Sleeper(Service[Anything, Anything]):
+    """Takes its time: waits for a file to appear, and says that it waits by making another."""
+
+    name: ClassVar[str] = "Sleeper"
+    queue: ClassVar[str] = "sleep"
+    outputs: ClassVar[Outputs] = {"result": None}
+    default_output: ClassVar[str | None] = "result"
+
+    def process(self, payload: Any, step: Step[Anything]) -> None:
+        extra = payload.model_dump()
+        Path(extra["started"]).touch()
+        deadline = time.monotonic() + 30
+        while not Path(extra["go-on"]).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        step.send("result", {"slept": True})
