@@ -1,0 +1,43 @@
+"""Run the broker alone: `python -m parvis.transport.embedded --port 61613 --journal messages.db`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from parvis.transport.embedded import Broker, BrokerError, JournalError, Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run until SIGINT or SIGTERM. Returns the exit code: 0, or 1 where it could not go on."""
+    parser = argparse.ArgumentParser(
+        prog="python -m parvis.transport.embedded", description="A STOMP broker for one machine."
+    )
+    parser.add_argument("--port", type=int, default=61613, help="0 for any free port (default: %(default)s)")
+    parser.add_argument("--journal", type=Path, help="SQLite file that keeps persistent messages")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve(Settings(port=options.port, journal=options.journal)))
+    except (BrokerError, JournalError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    broker = Broker(settings)
+    await broker.start()
+    print(f"Listening at {settings.host}:{broker.port}, for this machine only", flush=True)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: asyncio.ensure_future(broker.stop()))
+    await broker.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""One client's socket: bytes in, bytes out, heart-beats, and waiting for who is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Final, Protocol, cast
+
+from parvis.transport.embedded.destinations import Destinations
+from parvis.transport.embedded.session import Session
+from parvis.transport.stomp_frames import Frame, Item, Parser, ProtocolError
+
+_log = logging.getLogger(__name__)
+
+READ_SIZE: Final = 65_536
+_OUTPUT_HIGH: Final = 256 * 1024
+"""Bytes waiting for a client beyond which nothing more is delivered to it."""
+_CONNECT_TIMEOUT: Final = 30.0
+_GOODBYE_TIMEOUT: Final = 2.0
+
+
+class Hub(Protocol):
+    """What a connection needs from the broker."""
+
+    destinations: Destinations
+
+    def joined(self, connection: Connection) -> None:
+        """There is a new connection."""
+        ...
+
+    def left(self, connection: Connection) -> None:
+        """It is gone."""
+        ...
+
+    def wake(self, connection: Connection | None = None) -> None:
+        """Something has happened; the connection, if one is named, has output."""
+        ...
+
+    def hold(self, connection: Connection) -> None:
+        """The connection has sent while memory was short: it was paused and waits for `resume`."""
+        ...
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A client's connection. asyncio calls its methods; so does the broker, in the same thread."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.session = Session(hub.destinations, self.write)
+        self._hub = hub
+        self._loop = asyncio.get_running_loop()
+        self._parser = Parser(max_body=hub.destinations.settings.max_body)
+        self._memory = memoryview(bytearray(READ_SIZE))
+        self._output: list[bytes] = []
+        self._waiting = 0  # bytes of output that the transport does not have yet
+        self._full = False  # the transport has more than enough
+        self._held = False
+        self._finished = False
+        self._peer = "?"
+        self._last_read = self._last_write = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What asyncio tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        self._transport = cast("asyncio.Transport", transport)  # asyncio has set TCP_NODELAY on it
+        self._transport.set_write_buffer_limits(high=_OUTPUT_HIGH)
+        self._peer = str(transport.get_extra_info("peername"))
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._timer = self._loop.call_later(_CONNECT_TIMEOUT, self._lose, "it did not CONNECT")
+        self._hub.joined(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Where the next bytes go."""
+        return self._memory
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes have come."""
+        self._last_read = self._loop.time()
+        if self.session.closing:
+            return
+        items, error = self._parse(nbytes)
+        was_connected = self.session.connected
+        try:
+            for item in items:
+                if isinstance(item, Frame):
+                    self.session.receive(item)
+        except Exception:  # noqa: BLE001 - a mistake of ours costs one connection, never the broker
+            _log.exception("Client %s: a frame could not be handled", self._peer)
+            error = "internal error of the broker, which has logged it"
+        if error and not self.session.closing:
+            self.session.refuse(error)
+        if self.session.connected and not was_connected:
+            self._set_timer()
+        if self.session.closing:
+            self.finish()
+        elif self._memory_is_short() and self.session.only_produces:
+            self._held = True
+            self._transport.pause_reading()
+            self._hub.hold(self)
+        self._hub.wake()
+
+    def _parse(self, size: int) -> tuple[list[Item], str | None]:
+        try:
+            return self._parser.feed(bytes(self._memory[:size])), None
+        except ProtocolError as error:
+            return error.before, str(error)
+
+    def _memory_is_short(self) -> bool:
+        memory = self._hub.destinations.memory
+        return memory.used > memory.limit
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        if exc is not None:
+            _log.info("Client %s: connection lost: %s", self._peer, exc)
+        if self._timer:
+            self._timer.cancel()
+        self._finished = True
+        self.session.close()
+        self._hub.left(self)
+
+    def pause_writing(self) -> None:
+        """The client does not read fast enough."""
+        self._full = True
+        self.session.block(True)
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._full = False
+        self._unblock()
+
+    # Output
+
+    def write(self, data: bytes) -> None:
+        """Keep output until the broker sends it, together with what comes in the same moment."""
+        self._output.append(data)
+        before, self._waiting = self._waiting, self._waiting + len(data)
+        if before <= _OUTPUT_HIGH < self._waiting:
+            self.session.block(True)
+        self._hub.wake(self)
+
+    def take_output(self) -> bytes:
+        """What waits to be sent, all in one."""
+        data = b"".join(self._output)
+        self._output.clear()
+        return data
+
+    def send(self, data: bytes) -> None:
+        """Send what `take_output` gave."""
+        self._waiting -= len(data)
+        if self._transport.is_closing():
+            return
+        if data:
+            self._last_write = self._loop.time()
+            self._transport.write(data)
+        if self.session.closing and not self._waiting:
+            self._say_goodbye()
+        else:
+            self._unblock()
+
+    def _unblock(self) -> None:
+        if not self._full and self._waiting <= _OUTPUT_HIGH and not self.session.closing:
+            self.session.block(False)
+
+    def resume(self) -> None:
+        """Go on reading after `hold`."""
+        self._held = False
+        self._last_read = self._loop.time()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # The end
+
+    def finish(self) -> None:
+        """Nothing more is heard. What is to be said is said, then the connection ends."""
+        self.session.close()
+        self._hub.wake(self)
+
+    def _say_goodbye(self) -> None:
+        """Close our side only: closing all with input unread would destroy the ERROR frame on its way."""
+        if not self._finished:
+            self._finished = True
+            if self._timer:
+                self._timer.cancel()
+            self._transport.write_eof()
+            self._timer = self._loop.call_later(_GOODBYE_TIMEOUT, self.abort)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._transport.abort()
+
+    def _lose(self, reason: str) -> None:
+        _log.warning("Client %s is dropped: %s", self._peer, reason)
+        self.abort()
+
+    # Heart-beats
+
+    def _set_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        intervals = [interval for interval in self.session.heartbeats if interval]
+        if intervals:
+            self._timer = self._loop.call_later(min(intervals) / 2000, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        send, expect = (interval / 1000 for interval in self.session.heartbeats)
+        silence = now - self._last_read
+        if expect and not self._held and silence > 2 * expect + 0.5:
+            self._lose(f"no sign of life for {silence:.1f} s, one every {expect:g} s was promised")
+            return
+        # More often than half the interval: a beat may be late, but not missing.
+        if send and now - self._last_write >= 0.45 * send:
+            self._last_write = now
+            self._transport.write(b"\n")
+        self._set_timer()

@@ -1,0 +1,92 @@
+"""A message as the broker keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from parvis.transport.stomp_frames import encode_head
+
+RESERVED: Final = frozenset(
+    # Said by the broker to the receiver ...
+    {"destination", "message-id", "subscription", "ack", "redelivered", "JMSXDeliveryCount", "timestamp"}
+    | {"priority", "expires", "persistent", "content-length", "browser"}
+    # ... or by the sender to the broker.
+    | {"transaction", "receipt", "login", "passcode", "AMQ_SCHEDULED_DELAY"}
+)
+"""Headers that are not passed on as the sender wrote them."""
+
+_OVERHEAD: Final = 1000
+"""Bytes that a message takes in memory besides its text, roughly."""
+
+
+@dataclass(slots=True, eq=False)
+class Message:
+    """One message. Times are in milliseconds since 1970, as on the wire.
+
+    Attributes:
+        number: unique in this broker and its journal.
+        id: the `message-id`, kept when the message is dead-lettered.
+        destination: full name: `/queue/a.b`, `/topic/a`, `/remote-temp-queue/...`.
+        headers: what the sender said, without the `RESERVED` ones.
+        priority: 0 to 9.
+        expires: when it does, 0 for never.
+        due: when a delayed message is to be delivered, 0 for at once.
+        redeliveries: how often a consumer had it and did not acknowledge it.
+    """
+
+    number: int
+    id: str
+    destination: str
+    headers: dict[str, str]
+    body: bytes
+    timestamp: int
+    priority: int = 4
+    expires: int = 0
+    persistent: bool = False
+    due: int = 0
+    redeliveries: int = 0
+    size: int = field(init=False)
+    _head: bytes = field(init=False, default=b"")
+    _head_for: tuple[str, str] = field(init=False, default=("", ""))
+
+    def __post_init__(self) -> None:
+        text = sum(map(len, self.headers)) + sum(map(len, self.headers.values()))
+        self.size = len(self.body) + text + _OVERHEAD
+
+    def head(self, version: str, destination: str) -> bytes:
+        """Command and headers that are the same for every receiver who knows it by this destination."""
+        if self._head_for != (version, destination):
+            headers = {
+                "destination": destination,
+                "message-id": self.id,
+                "content-length": str(len(self.body)),
+                "priority": str(self.priority),
+                "expires": str(self.expires),
+                "timestamp": str(self.timestamp),
+            }
+            if self.persistent:
+                headers["persistent"] = "true"
+            headers.update(self.headers)
+            self._head = encode_head("MESSAGE", headers, version)
+            self._head_for = (version, destination)
+        return self._head
+
+    def property(self, name: str) -> str | int | bool | None:
+        """What a selector sees under a name: a JMS field, a header, or None."""
+        field_of_message = _JMS_FIELDS.get(name)
+        return self.headers.get(name) if field_of_message is None else field_of_message(self)
+
+
+_JMS_FIELDS: Final[dict[str, Callable[[Message], str | int | bool | None]]] = {
+    "JMSXDeliveryCount": lambda message: message.redeliveries + 1,
+    "JMSRedelivered": lambda message: message.redeliveries > 0,
+    "JMSPriority": lambda message: message.priority,
+    "JMSTimestamp": lambda message: message.timestamp,
+    "JMSExpiration": lambda message: message.expires,
+    "JMSMessageID": lambda message: message.id,
+    "JMSDeliveryMode": lambda message: "PERSISTENT" if message.persistent else "NON_PERSISTENT",
+    "JMSCorrelationID": lambda message: message.headers.get("correlation-id"),
+    "JMSType": lambda message: message.headers.get("type"),
+}
