@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from waiting import wait_until
 
 PROGRAMS = ("mariadbd", "mariadb-install-db")
@@ -55,7 +56,12 @@ class MariaDb:
             f"GRANT ALL PRIVILEGES ON *.* TO {account};\n"
         )
         command = [
-            *("mariadb-install-db", "--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"),
+            *(
+                "mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={self.directory / 'data'}",
+                "--skip-test-db",
+            ),
             *(f"--user={getpass.getuser()}", "--auth-root-authentication-method=normal"),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Writing data collections into ISPyB, as an acquisition system does: for demonstrations, simulators and tests."""
+"""Writing data collections into ISPyB as an acquisition system does: for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -95,11 +95,13 @@ def create_collection(
         number: of the data collection within the visit.
         axis_range: rotation within an image, degrees.
         overlap: of the rotations of neighbouring images, degrees.
-        more: further columns of the DataCollection table, such as `wavelength` (Angstrom), `detectorDistance`,
-            `xBeam`, `yBeam` (mm), `exposureTime` (s), `detectorId` or `comments`.
+        more: further columns of the DataCollection table, such as `wavelength` (Angstrom),
+            `detectorDistance`, `xBeam`, `yBeam` (mm), `exposureTime` (s), `detectorId` or `comments`.
     """
     of_group = database.table("DataCollectionGroup")
-    wanted = sa.select(of_group.c.sessionId, of_group.c.blSampleId).where(of_group.c.dataCollectionGroupId == group)
+    wanted = sa.select(of_group.c.sessionId, of_group.c.blSampleId).where(
+        of_group.c.dataCollectionGroupId == group
+    )
     with database.reading() as connection:
         session, sample = connection.execute(wanted).one()
     values = {
@@ -110,7 +112,7 @@ def create_collection(
         "startTime": _now(),
         "imageDirectory": f"{directory.rstrip('/')}/",
         "fileTemplate": template,
-        "imagePrefix": template.split(f"_{number}_")[0],
+        "imagePrefix": template.split(f"_{number}_", maxsplit=1)[0],
         "imageSuffix": template.rpartition(".")[2],
         "numberOfImages": images,
         "startImageNumber": first,
@@ -167,13 +169,20 @@ def set_run_status(database: Database, dcid: int, status: str = SUCCESSFUL) -> N
         UnknownDataCollection: there is none with that number.
     """
     table = database.table("DataCollection")
-    statement = sa.update(table).where(table.c.dataCollectionId == dcid).values(runStatus=status, endTime=_now())
+    statement = (
+        sa.update(table).where(table.c.dataCollectionId == dcid).values(runStatus=status, endTime=_now())
+    )
     with database.writing() as connection:
         changed = connection.execute(statement).rowcount
     # MariaDB does not count a row that was like that before.
     if not changed:
         with database.reading() as connection:
-            if connection.execute(sa.select(table.c.runStatus).where(table.c.dataCollectionId == dcid)).first() is None:
+            if (
+                connection.execute(
+                    sa.select(table.c.runStatus).where(table.c.dataCollectionId == dcid)
+                ).first()
+                is None
+            ):
                 raise UnknownDataCollection(f"ISPyB has no data collection {dcid}")
 
 

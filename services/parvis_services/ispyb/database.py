@@ -1,4 +1,4 @@
-"""One ISPyB database: an engine with its pool, its tables as they really are, and errors a person can read."""
+"""One ISPyB database: its connection pool, its tables as they really are, and errors a person can read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 
 from parvis_services.ispyb.errors import (
     BadDatabaseUrl,
@@ -60,7 +60,7 @@ class Database:
         self._metadata = sa.MetaData()
         self._lock = threading.Lock()
         self._engine = _engine(self._url)
-        sa.event.listen(self._metadata, "column_reflect", as_stored)
+        event.listen(self._metadata, "column_reflect", as_stored)
         _start_afresh_in_child(self._engine)
 
     def __repr__(self) -> str:
@@ -215,7 +215,11 @@ def _server_engine(url: sa.URL) -> Engine:
         pool_pre_ping=True,
         pool_recycle=RECYCLE,
         hide_parameters=True,
-        connect_args={"connect_timeout": CONNECT_WAIT, "read_timeout": ANSWER_WAIT, "write_timeout": ANSWER_WAIT}
+        connect_args={
+            "connect_timeout": CONNECT_WAIT,
+            "read_timeout": ANSWER_WAIT,
+            "write_timeout": ANSWER_WAIT,
+        }
         if url.get_driver_name() == "pymysql"
         else {},
     )
@@ -231,8 +235,8 @@ def _sqlite_engine(url: sa.URL) -> Engine:
         hide_parameters=True,
         connect_args={"timeout": LOCK_WAIT},
     )
-    sa.event.listen(engine, "connect", _prepare_sqlite)
-    sa.event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

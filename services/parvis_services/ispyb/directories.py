@@ -28,13 +28,17 @@ class Site(BaseModel):
     results: str = Field(default="processed", description="Results that users look at.")
     final: str = Field(default="processed/pipeline-final", description="Results that are kept.")
     user_files: str = Field(default="processing", description="What users write for the processing to read.")
-    pdb_files: str = Field(default="tmp/pdb", description="Where models stored in ISPyB are written as files.")
+    pdb_files: str = Field(
+        default="tmp/pdb", description="Where models stored in ISPyB are written as files."
+    )
     preferred_processing: str = Field(default="xia2/DIALS", description="Pipeline of samples that name none.")
     unrelated: tuple[str, ...] = Field(
         default=("/dls/mx",),
         description="Beginnings of image directories whose data collections are never processed together.",
     )
-    file_timeout: float = Field(default=10.0, gt=0, description="Seconds for all look-ups of files in a visit.")
+    file_timeout: float = Field(
+        default=10.0, gt=0, description="Seconds for all look-ups of files in a visit."
+    )
 
     @field_validator("visit_pattern")
     @classmethod
@@ -88,7 +92,9 @@ def find_visit(image_directory: str | None, site: Site) -> Visit | None:
     return Visit(name, directory.rstrip("/"), rest, groups.get("beamline"))
 
 
-def job_directory(visit: Visit | None, below: str, prefix: str | None, number: int | None, guid: str) -> str | None:
+def job_directory(
+    visit: Visit | None, below: str, prefix: str | None, number: int | None, guid: str
+) -> str | None:
     """`<visit>/<below>/<rest>/<prefix>_<number>/<guid>`, the directory of one job of one data collection.
 
     Args:

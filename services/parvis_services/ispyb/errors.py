@@ -22,7 +22,7 @@ class DatabaseUnavailable(IspybError):
 
 
 class Deadlock(DatabaseUnavailable):
-    """Two writers waited for each other and the database undid this one: the same call may succeed at once."""
+    """Two writers waited for each other and this one was undone: the same call may succeed at once."""
 
 
 class BadParameter(IspybError):

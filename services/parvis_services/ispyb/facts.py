@@ -34,7 +34,8 @@ class CollectionFacts:
         sample: of its sample `name`, `containerId`, `location`, `loopType`, `subLocation` and `SMILES`; None
             without a sample.
         space_group: of its sample's crystal.
-        unit_cell: of its sample's crystal, a, b, c in Angstrom and three angles in degrees; None unless all are known.
+        unit_cell: of its sample's crystal, a, b, c in Angstrom and three angles in degrees; None unless all
+            are known.
         protein: the Protein row of its sample's crystal.
         plan: the DiffractionPlan row of its sample.
         pipeline: the processing pipeline that its sample's container prefers.
@@ -76,7 +77,7 @@ def collection_facts(database: Database, connection: Connection, dcid: int) -> C
     found = connection.execute(_statement(t, dcid)).one_or_none()
     if found is None:
         raise UnknownDataCollection(f"ISPyB has no data collection {dcid}")
-    value: Mapping[Any, Any] = found._mapping  # noqa: SLF001 - SQLAlchemy's public name
+    value: Mapping[Any, Any] = found._mapping
     sample = t["BLSample"]
     row = columns_of(t["DataCollection"].c, found)
     cell = tuple(plain(value[t["Crystal"].c[name]]) for name in _CELL)
@@ -108,18 +109,27 @@ _TABLES = (
 )
 
 
-def _statement(t: Mapping[str, sa.Table], dcid: int) -> sa.Select[Any]:
-    collection, group, sample, crystal = t["DataCollection"], t["DataCollectionGroup"], t["BLSample"], t["Crystal"]
+def _statement(t: Mapping[str, sa.Table], dcid: int) -> sa.Executable:
+    collection, group, sample, crystal = (
+        t["DataCollection"],
+        t["DataCollectionGroup"],
+        t["BLSample"],
+        t["Crystal"],
+    )
     container, pipeline, session = t["Container"], t["ProcessingPipeline"], t["BLSession"]
     # Outer joins throughout: a detector, sample or session that a row names may not exist.
     joined = (
         collection.outerjoin(group, group.c.dataCollectionGroupId == collection.c.dataCollectionGroupId)
-        .outerjoin(session, session.c.sessionId == sa.func.coalesce(group.c.sessionId, collection.c.SESSIONID))
+        .outerjoin(
+            session, session.c.sessionId == sa.func.coalesce(group.c.sessionId, collection.c.SESSIONID)
+        )
         .outerjoin(t["Detector"], t["Detector"].c.detectorId == collection.c.detectorId)
         .outerjoin(sample, sample.c.blSampleId == collection.c.BLSAMPLEID)
         .outerjoin(crystal, crystal.c.crystalId == sample.c.crystalId)
         .outerjoin(t["Protein"], t["Protein"].c.proteinId == crystal.c.proteinId)
-        .outerjoin(t["DiffractionPlan"], t["DiffractionPlan"].c.diffractionPlanId == sample.c.diffractionPlanId)
+        .outerjoin(
+            t["DiffractionPlan"], t["DiffractionPlan"].c.diffractionPlanId == sample.c.diffractionPlanId
+        )
         .outerjoin(container, container.c.containerId == sample.c.containerId)
         .outerjoin(pipeline, pipeline.c.processingPipelineId == container.c.priorityPipelineId)
     )
@@ -138,7 +148,7 @@ def _statement(t: Mapping[str, sa.Table], dcid: int) -> sa.Select[Any]:
 
 
 def _grid(table: sa.Table, connection: Connection, dcid: int, group: int | None) -> dict[str, Any]:
-    # Old rows name only the group. A row that names another data collection is that one's grid, not this one's.
+    # Old rows name only the group. A row that names another data collection is the grid of that one.
     of_group = sa.and_(table.c.dataCollectionId.is_(None), table.c.dataCollectionGroupId == group)
     statement = (
         sa.select(table)

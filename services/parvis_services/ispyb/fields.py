@@ -28,8 +28,8 @@ _SITE = Site()
 def message_fields(database: Database, parameters: Mapping[str, Any], *, site: Site = _SITE) -> Fields:
     """All fields for the parameters of one message.
 
-    A processing job (`ispyb_process`, also called `ispyb_reprocessing_id`) adds its own fields and names the data
-    collection, unless `ispyb_dcid` names another. Parameters that name neither have no fields.
+    A processing job (`ispyb_process`, also called `ispyb_reprocessing_id`) adds its own fields and names the
+    data collection, unless `ispyb_dcid` names another. Parameters that name neither have no fields.
 
     Raises:
         See `collection_fields` and `processing_job_fields`.
@@ -47,14 +47,14 @@ def collection_fields(
 ) -> Fields:
     """All fields of one data collection (`docs/reference/ispyb-fields.md` explains each).
 
-    The number of queries does not depend on how much belongs to the data collection. Models of the protein that
-    ISPyB holds are written as files into the visit, where programs can read them.
+    The number of queries does not depend on how much belongs to the data collection. Models of the protein
+    that ISPyB holds are written as files into the visit, where programs can read them.
 
     Args:
         database: where to look.
         dcid: number of the data collection, also as text.
-        parameters: of the message; `guid` names the directories of this job, `ispyb_image` and `ispyb_images` are
-            kept as they are given.
+        parameters: of the message; `guid` names the directories of this job, `ispyb_image` and
+            `ispyb_images` are kept as they are given.
         site: the rules of the site.
 
     Returns:
@@ -94,7 +94,9 @@ def collection_fields(
         **_crystal(facts, files),
         "ispyb_preferred_processing": facts.pipeline or site.preferred_processing,
         "ispyb_msp_sample_ids": pin,
-        "ispyb_dcg_dcids": [each["dataCollectionId"] for each in members if each["dataCollectionId"] != number],
+        "ispyb_dcg_dcids": [
+            each["dataCollectionId"] for each in members if each["dataCollectionId"] != number
+        ],
         "ispyb_related_dcids": [*groups, siblings],
         **({} if events is None else _pulses(events)),
     }
@@ -185,7 +187,11 @@ def _first_image(row: Mapping[str, Any]) -> str | None:
 def _other_rotations(facts: CollectionFacts, members: list[dict[str, Any]], site: Site) -> str:
     """The other rotations of the group, which are processed together with this one if it is one."""
     directory = facts.row["imageDirectory"] or ""
-    if images.is_screening(facts.row) or not images.is_rotation(facts.row) or directory.startswith(site.unrelated):
+    if (
+        images.is_screening(facts.row)
+        or not images.is_rotation(facts.row)
+        or directory.startswith(site.unrelated)
+    ):
         return ""
     others = (each for each in members if each["dataCollectionId"] != facts.dcid and images.is_rotation(each))
     return ",".join(filter(None, map(images.image_range, others)))

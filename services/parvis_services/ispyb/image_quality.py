@@ -58,7 +58,8 @@ class ImageQuality:
             result: the payload; the image is its `file-pattern-index`, or else its `file-number`.
 
         Raises:
-            BadImageResult: it has no image number, neither spots nor a DOZOR score, or a value that is no number.
+            BadImageResult: it has no image number, neither spots nor a DOZOR score, or a value that is no
+                number.
             BadParameter: `dcid` is no number.
         """
         index = result.get("file-pattern-index")
@@ -101,8 +102,8 @@ class ImageQuality:
 def store_image_results(database: Database, rows: Sequence[ImageQuality]) -> int:
     """Store per-image results in one transaction.
 
-    An image has one row. A result that arrives again changes nothing, a newer one takes its place, and what one
-    program does not say (DOZOR's score, spots) stays as another has said it.
+    An image has one row. A result that arrives again changes nothing, a newer one takes its place, and what
+    one program does not say (DOZOR's score, spots) stays as another has said it.
 
     Args:
         database: where.
@@ -143,7 +144,9 @@ def _store(database: Database, rows: Sequence[ImageQuality]) -> set[int]:
         known = _existing(connection, collection, {row.dcid for row in rows})
         # All writers take the rows in one order, so that two of them seldom wait for each other.
         ordered = sorted((row for row in rows if row.dcid in known), key=lambda row: (row.dcid, row.image))
-        values = [_merged(same, now) for _, same in itertools.groupby(ordered, lambda row: (row.dcid, row.image))]
+        values = [
+            _merged(same, now) for _, same in itertools.groupby(ordered, lambda row: (row.dcid, row.image))
+        ]
         if values:
             connection.execute(_upsert(indicators, is_sqlite=database.is_sqlite), values)
     return known
@@ -163,13 +166,15 @@ def _existing(connection: Connection, collection: sa.Table, dcids: set[int]) -> 
 def _merged(rows: Iterable[ImageQuality], now: datetime.datetime) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for row in rows:
-        said = row._row(now)  # noqa: SLF001 - of this module
-        merged = said if not merged else merged | {name: each for name, each in said.items() if each is not None}
+        said = row._row(now)
+        merged = (
+            said if not merged else merged | {name: each for name, each in said.items() if each is not None}
+        )
     return merged
 
 
 def _upsert(table: sa.Table, *, is_sqlite: bool) -> sa.Insert:
-    names = [name for name in ImageQuality(0, 0)._row(datetime.datetime.min) if name not in _KEY]  # noqa: SLF001
+    names = [name for name in ImageQuality(0, 0)._row(datetime.datetime.min) if name not in _KEY]
     values = {name: sa.bindparam(name) for name in (*_KEY, *names)}
     if is_sqlite:
         insert = sqlite.insert(table).values(values)
@@ -197,7 +202,9 @@ def _number(value: object, name: str) -> float | None:
     if value is None:
         return None
     try:
-        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+        number = (
+            float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+        )
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):

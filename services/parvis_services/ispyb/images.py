@@ -58,7 +58,7 @@ def first_and_last(row: Mapping[str, Any]) -> tuple[int | None, int | None]:
 
 
 def image_range(row: Mapping[str, Any]) -> str | None:
-    """`path:first:last` of a DataCollection row, as processing programs take it; None if it does not say all."""
+    """`path:first:last` of a DataCollection row, as processing programs take it; None if incomplete."""
     first, last = first_and_last(row)
     path = image_path(row["imageDirectory"], row["fileTemplate"], first)
     return None if path is None or last is None else f"{path}:{first}:{last}"
@@ -76,7 +76,9 @@ def is_screening(row: Mapping[str, Any]) -> bool | None:
     return None if count is None else count == 1 or (count > 1 and row["overlap"] != 0.0)
 
 
-def scan_classes(row: Mapping[str, Any], grid: Mapping[str, Any], experiment: str | None) -> dict[str, bool | None]:
+def scan_classes(
+    row: Mapping[str, Any], grid: Mapping[str, Any], experiment: str | None
+) -> dict[str, bool | None]:
     """What kind of scan a data collection is, as the rules that choose recipes ask for it.
 
     Args:
@@ -112,4 +114,5 @@ def detector_name(model: str | None) -> str | None:
     kind, size = detector_class(model, None), _SIZE.search(model or "")
     if kind is None or size is None:
         return None
-    return f"{kind.capitalize()}{size.group(1)}{size.group(2).upper()}{'CdTe' if 'cdte' in (model or '').lower() else ''}"
+    sensor = "CdTe" if "cdte" in (model or "").lower() else ""
+    return f"{kind.capitalize()}{size.group(1)}{size.group(2).upper()}{sensor}"

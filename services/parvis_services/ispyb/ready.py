@@ -34,7 +34,9 @@ def is_ready(database: Database, parameters: Mapping[str, Any]) -> bool:
     number = as_number(dcid, "ispyb_dcid")
     table = database.table("DataCollection")
     with database.reading() as connection:
-        found = connection.execute(sa.select(table.c.runStatus).where(table.c.dataCollectionId == number)).one_or_none()
+        found = connection.execute(
+            sa.select(table.c.runStatus).where(table.c.dataCollectionId == number)
+        ).one_or_none()
     if found is None:
         raise UnknownDataCollection(f"ISPyB has no data collection {number}")
     return found.runStatus is not None

@@ -37,7 +37,8 @@ def group_members(database: Database, connection: Connection, group: int | None)
 def same_sample(database: Database, connection: Connection, facts: CollectionFacts) -> dict[str, Any]:
     """All data collections of the sample of this one: `dcids`, `sample_id`, `name`."""
     collection = database.table("DataCollection")
-    dcids = _dcids(connection, collection, collection.c.BLSAMPLEID == facts.sample_id)
+    sample = collection.c["BLSAMPLEID"]
+    dcids = _dcids(connection, collection, sample == facts.sample_id)
     return {"dcids": dcids, "sample_id": facts.sample_id, "name": (facts.sample or {}).get("name")}
 
 
@@ -60,18 +61,21 @@ def sample_groups(database: Database, connection: Connection, sample_id: int | N
     """The sample groups of a sample, each with the data collections of its samples.
 
     Returns:
-        `{"dcids": […], "sample_group_id": …, "name": …}` a group; data collections in the order of their samples.
+        `{"dcids": […], "sample_group_id": …, "name": …}` a group; data collections in the order of their
+        samples.
     """
     if not sample_id:
         return []
-    group, member, collection = database.tables("BLSampleGroup", "BLSampleGroup_has_BLSample", "DataCollection")
+    group, member, collection = database.tables(
+        "BLSampleGroup", "BLSampleGroup_has_BLSample", "DataCollection"
+    )
     other = member.alias()
     statement = (
         sa.select(group.c.blSampleGroupId, group.c.name, collection.c.dataCollectionId)
         .select_from(member)
         .join(group, group.c.blSampleGroupId == member.c.blSampleGroupId)
         .join(other, other.c.blSampleGroupId == member.c.blSampleGroupId)
-        .join(collection, collection.c.BLSAMPLEID == other.c.blSampleId)
+        .join(collection, other.c.blSampleId == collection.c.BLSAMPLEID)
         .where(member.c.blSampleId == sample_id)
         .order_by(group.c.blSampleGroupId, other.c.blSampleId, collection.c.dataCollectionId)
     )
@@ -91,7 +95,7 @@ def pin_samples(database: Database, connection: Connection, sample: dict[str, An
         sample: the sample that the data collection names (see `CollectionFacts`).
 
     Returns:
-        Place (text, as JSON has keys) to number of the sample; empty unless the sample's loop is a `multipin_…`.
+        Place (text, as JSON has keys) to number of the sample; empty unless its loop is a `multipin_…`.
     """
     if sample is None or not str(sample["loopType"] or "").startswith("multipin"):
         return {}
@@ -106,7 +110,11 @@ def pin_samples(database: Database, connection: Connection, sample: dict[str, An
 
 
 def named_groups(
-    database: Database, connection: Connection, facts: CollectionFacts, visit: Visit, groups: Sequence[Sequence[str]]
+    database: Database,
+    connection: Connection,
+    facts: CollectionFacts,
+    visit: Visit,
+    groups: Sequence[Sequence[str]],
 ) -> list[dict[str, Any]]:
     """The data collections of a session whose directories carry the names of a group.
 
@@ -121,9 +129,10 @@ def named_groups(
         `{"dcids": […]}` a group.
     """
     collection = database.table("DataCollection")
+    session = collection.c["SESSIONID"]
     statement = (
         sa.select(collection.c.dataCollectionId, collection.c.imageDirectory)
-        .where(collection.c.SESSIONID == facts.session, collection.c.imageDirectory.is_not(None))
+        .where(session == facts.session, collection.c.imageDirectory.is_not(None))
         .order_by(collection.c.dataCollectionId)
     )
     inside = f"{visit.directory}/"

@@ -19,9 +19,9 @@ def processing_job_fields(database: Database, job: int) -> dict[str, Any]:
     """The fields that a processing job adds for a recipe, read in three queries.
 
     Returns:
-        `ispyb_process` (the number), `ispyb_processing_job` (its row), `ispyb_processing_parameters` (a list of
-        values for each name), `ispyb_reprocessing_parameters` (the last value for each name, for old recipes) and
-        `ispyb_images` (`path:first:last` of each image sweep, joined with commas).
+        `ispyb_process` (the number), `ispyb_processing_job` (its row), `ispyb_processing_parameters` (a list
+        of values for each name), `ispyb_reprocessing_parameters` (the last value for each name, for old
+        recipes) and `ispyb_images` (`path:first:last` of each image sweep, joined with commas).
 
     Raises:
         UnknownProcessingJob: there is none with that number.
@@ -51,10 +51,12 @@ def processing_job_fields(database: Database, job: int) -> dict[str, Any]:
     }
 
 
-def _sweeps(database: Database, job: int) -> sa.Select[Any]:
+def _sweeps(database: Database, job: int) -> sa.Executable:
     sweep, collection = database.tables("ProcessingJobImageSweep", "DataCollection")
     return (
-        sa.select(collection.c.imageDirectory, collection.c.fileTemplate, sweep.c.startImage, sweep.c.endImage)
+        sa.select(
+            collection.c.imageDirectory, collection.c.fileTemplate, sweep.c.startImage, sweep.c.endImage
+        )
         .join(collection, collection.c.dataCollectionId == sweep.c.dataCollectionId)
         .where(sweep.c.processingJobId == job)
         .order_by(sweep.c.processingJobImageSweepId)

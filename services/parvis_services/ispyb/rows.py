@@ -72,7 +72,7 @@ def columns_of(
 
     A name that is a word of Python (`global`) gets an underscore, as in the models of the `ispyb` package.
     """
-    mapping: Mapping[Any, Any] = row._mapping  # noqa: SLF001 - SQLAlchemy's public name
+    mapping: Mapping[Any, Any] = row._mapping
     named = ((str(column.key), column) for column in columns)
     return {_key(name): plain(mapping[column]) for name, column in named if name not in leave_out}
 

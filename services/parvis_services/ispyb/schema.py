@@ -57,8 +57,8 @@ _DEFAULTS = {
 def create_schema(database: Database, *, tables: Collection[str] | None = None) -> None:
     """Create the tables of ISPyB; those that exist are left alone.
 
-    An SQLite file is made where there is none, and set to write-ahead logging, so that readers and a writer do
-    not wait for each other. A MariaDB database must exist.
+    An SQLite file is made where there is none, and set to write-ahead logging, so that readers and a writer
+    do not wait for each other. A MariaDB database must exist.
 
     Args:
         database: where.
@@ -145,7 +145,7 @@ class _TableCompiler(SQLiteDDLCompiler):
         default = default.split(" ON UPDATE ")[0]
         return _DEFAULTS.get(default, default)
 
-    def _prepared_index_name(self, index: sa.Index, include_schema: bool = False) -> str:  # noqa: FBT001, FBT002
+    def _prepared_index_name(self, index: sa.Index, include_schema: bool = False) -> str:
         # Two tables may have indexes of one name in MariaDB, not in SQLite.
         del include_schema
         table = index.table

@@ -24,8 +24,8 @@ def energy_scan(database: Database, connection: Connection, facts: CollectionFac
     Scans of the sample itself go before scans of other samples of the same protein.
 
     Returns:
-        `energyscanid`, `atom_type`, `edge_position` (`peak`, `infl`, `hrem` or `lrem`: above or below the edge),
-        and at the peak and the inflection `fp` and `fpp` (electrons); empty if there is no scan.
+        `energyscanid`, `atom_type`, `edge_position` (`peak`, `infl`, `hrem` or `lrem`: above or below the
+        edge), and at the peak and the inflection `fp` and `fpp` (electrons); empty if there is no scan.
     """
     wavelength, protein = facts.row["wavelength"], (facts.protein or {}).get("proteinId")
     if not wavelength or wavelength < 0 or protein is None or not facts.session:
@@ -63,8 +63,10 @@ def _described(scan: dict[str, Any], energy: float) -> dict[str, Any]:
     return described | {"edge_position": "peak", "fp": scan["peakFPrime"], "fpp": scan["peakFDoublePrime"]}
 
 
-def protein_models(database: Database, connection: Connection, facts: CollectionFacts) -> list[dict[str, Any]]:
-    """The PDB rows linked to the protein of a data collection's sample: `name`, `code`, `source`, `contents`."""
+def protein_models(
+    database: Database, connection: Connection, facts: CollectionFacts
+) -> list[dict[str, Any]]:
+    """The PDB rows of the protein of a data collection's sample: `name`, `code`, `source`, `contents`."""
     protein = (facts.protein or {}).get("proteinId")
     if protein is None:
         return []

@@ -53,8 +53,8 @@ class VisitFiles:
     space_group: str | None = None
     unit_cell: tuple[float, ...] | None = None
     reference_geometry: str | None = None
-    sample_groups: list[list[str]] = field(default_factory=lambda: [])
-    models: list[dict[str, str | None]] = field(default_factory=lambda: [])
+    sample_groups: list[list[str]] = field(default_factory=list)
+    models: list[dict[str, str | None]] = field(default_factory=list)
 
 
 def look_in_visit(
@@ -201,14 +201,14 @@ def _write_model(visit: Visit, site: Site, name: str, contents: str) -> str | No
     try:
         if target.is_file():
             return str(target)
-        inside = os.path.realpath(visit.directory)
-        if not os.path.realpath(directory).startswith(f"{inside}{os.sep}"):
+        inside = Path(visit.directory).resolve()
+        if not directory.resolve().is_relative_to(inside):
             raise PermissionError(f"{directory} leads out of the visit")
-        if not os.path.isdir(inside):
+        if not inside.is_dir():
             raise FileNotFoundError(f"there is no {visit.directory}")
         directory.mkdir(parents=True, exist_ok=True)
         _write_at_once(target, contents)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
         _log.warning("the model %s could not be written and is left out: %s", target, error)
         return None
     return str(target)
@@ -259,7 +259,9 @@ def _read_yaml(path: Path) -> object:
     except yaml.YAMLError as error:
         # Its full text would quote the file.
         mark = getattr(error, "problem_mark", None)
-        _log.warning("%s%s is not valid YAML and is ignored", path, f", line {mark.line + 1}," if mark else "")
+        _log.warning(
+            "%s%s is not valid YAML and is ignored", path, f", line {mark.line + 1}," if mark else ""
+        )
     except (OSError, ValueError, RecursionError) as error:
         _log.warning("%s cannot be read: %s", path, type(error).__name__)
     return None
