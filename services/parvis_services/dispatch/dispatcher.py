@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from parvis.recipe.library import find_recipe
-from parvis.recipe.watch import WATCH_PARAMETER, add_watcher, failure_message, is_watch_queue
 from pydantic import BaseModel, Field
 
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.recipe.graph import Recipe
+from parvis.recipe.library import find_recipe
 from parvis.recipe.problem import RecipeError
 from parvis.recipe.template import fill_recipe
+from parvis.recipe.watch import WATCH_PARAMETER, add_watcher, failure_message, is_watch_topic
 from parvis.service.base import Reject, Retry, Service, Step
 from parvis.service.contract import Anything, Model
 from parvis.transport.base import Send, own_headers
@@ -26,6 +26,10 @@ from parvis_services.ispyb.errors import DatabaseUnavailable, IspybError, VisitU
 if TYPE_CHECKING:
     from parvis_services.ispyb.database import Database
     from parvis_services.ispyb.directories import Site
+
+# What recipes are filled in with unless the message or the site says otherwise: nobody at GDA listens.
+_DEFAULTS: Mapping[str, Any] = {"gda_host": "mx-control", "gda_port": 9998}
+_SITE_PARAMETERS = "parvis.recipe_parameters"
 
 _NOT_READY_DELAY = 2.0
 _TIMEOUT = 120.0
@@ -80,8 +84,8 @@ class Dispatcher(Service[DispatchRequest, Anything]):
         try:
             self._dispatch(payload, step)
         except Reject as reason:
-            if is_watch_queue(watcher):
-                raise Reject(str(reason), tell=[failure_message(str(watcher), str(reason))]) from reason
+            if is_watch_topic(watcher):
+                raise Reject(str(reason), tell=[failure_message(watcher, str(reason))]) from reason
             raise
 
     def _dispatch(self, payload: DispatchRequest, step: Step[Anything]) -> None:
@@ -97,7 +101,7 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             raise Retry(str(error)) from error
         except IspybError as error:
             raise Reject(str(error)) from error
-        filtered, parameters = plugins.apply_filters(message, parameters | fields)
+        filtered, parameters = plugins.apply_filters(message, self._site_parameters() | parameters | fields)
         recipe = self._recipe(filtered, parameters)
         content = recipe.to_dict()
         watcher = parameters.get(WATCH_PARAMETER)
@@ -111,6 +115,11 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             write_entry(self.config.logbook_location, entry)
         step.start_recipe(content, {"ID": recipe_id})
         self.log.info("started recipe %s for %s", recipe_id, _description(filtered, parameters))
+
+    def _site_parameters(self) -> dict[str, Any]:
+        """What the site's configuration says recipes are filled in with."""
+        configured = self.config.storage.get(_SITE_PARAMETERS)
+        return {**_DEFAULTS, **(configured if isinstance(configured, dict) else {})}
 
     def _is_ready(self, message: dict[str, Any], parameters: dict[str, Any]) -> bool:
         from parvis_services.ispyb.ready import is_ready
@@ -203,10 +212,10 @@ def _number(parameters: Mapping[str, Any], name: str, default: float) -> float:
         raise Reject(f"{name} must be a number, not {str(value)[:80]!r}") from None
 
 
-def _watched(recipe: dict[str, Any], queue: Any) -> dict[str, Any]:
-    if not is_watch_queue(queue):
-        raise Reject(f"{WATCH_PARAMETER} {str(queue)[:80]!r} is not a queue that results may be sent to")
-    return add_watcher(recipe, str(queue))
+def _watched(recipe: dict[str, Any], topic: Any) -> dict[str, Any]:
+    if not is_watch_topic(topic):
+        raise Reject(f"{WATCH_PARAMETER} {str(topic)[:80]!r} is not a topic that results may be sent to")
+    return add_watcher(recipe, topic)
 
 
 def _description(message: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:

@@ -151,9 +151,10 @@ def _parameters(contract: Contract, envelope: Envelope) -> dict[str, Any]:
     node = envelope.node
     values = _mapping(node.get("parameters"), f"parameters of node {envelope.pointer}")
     values |= {key: node[key] for key in contract.node_keys if key in node}
-    if isinstance(envelope.payload, dict) and "parameters" in envelope.payload:
-        payload = cast("dict[str, Any]", envelope.payload)
-        values |= _mapping(payload["parameters"], "parameters of the payload")
+    payload: Any = envelope.payload
+    if isinstance(payload, dict):
+        own = cast("dict[str, Any]", payload).get("parameters")
+        values |= _mapping(own, "parameters of the payload")
     return values
 
 

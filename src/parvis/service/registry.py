@@ -22,7 +22,7 @@ def find_services() -> dict[str, EntryPoint]:
 
 
 def resolve_name(name: str) -> str:
-    """Return the full name of the service whose name is, or alone begins with, `name`; capitals do not matter.
+    """Return the full name of the one service whose name is, or begins with, `name` in any case.
 
     Raises:
         UnknownService: There is none, or there are several.

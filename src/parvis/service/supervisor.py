@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
 
 _log = logging.getLogger("parvis.supervisor")
 
@@ -33,10 +36,21 @@ class _Supervised:
         self.start_at = 0.0
         self.pause = _FIRST_PAUSE
 
-    def start(self, environment: Mapping[str, str]) -> None:
+    def start(self, environment: Mapping[str, str], log_directory: Path | None) -> None:
         self.started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            log = (
+                stack.enter_context((log_directory / f"{self.name}.log").open("ab"))
+                if log_directory
+                else None
+            )
+            self._spawn(environment, log)
+
+    def _spawn(self, environment: Mapping[str, str], log: IO[bytes] | None) -> None:
         # In a session of its own: a Ctrl-C is for the supervisor, which stops the rest in order.
-        self.process = subprocess.Popen(self.command, env=environment, start_new_session=True)
+        self.process = subprocess.Popen(
+            self.command, env=environment, start_new_session=True, stdout=log, stderr=log
+        )
 
     def note_end(self) -> int | None:
         """Return the exit code if the process has ended since the last look, and plan the next start."""
@@ -56,11 +70,16 @@ class Supervisor:
     Args:
         commands: Pairs of a name for people and the command, as a list of arguments; one process each.
         environment: Environment variables that the processes get beside ours.
+        log_directory: Where what they print goes, a file for each name; by default where ours goes.
     """
 
     def __init__(
-        self, commands: Sequence[tuple[str, Sequence[str]]], environment: Mapping[str, str] | None = None
+        self,
+        commands: Sequence[tuple[str, Sequence[str]]],
+        environment: Mapping[str, str] | None = None,
+        log_directory: Path | None = None,
     ) -> None:
+        self._log_directory = log_directory
         self._supervised = [_Supervised(name, command) for name, command in commands]
         self._environment = os.environ | {SUPERVISOR: str(os.getpid())} | dict(environment or {})
         self._stopping = threading.Event()
@@ -91,7 +110,7 @@ class Supervisor:
             what = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
             _log.warning("%s %s; starting it again", supervised.name, what)
         if supervised.process is None and time.monotonic() >= supervised.start_at:
-            supervised.start(self._environment)
+            supervised.start(self._environment, self._log_directory)
 
     def _stop_all(self) -> None:
         processes = [(one.name, one.process) for one in self._supervised if one.process is not None]
