@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.recipe.graph import Recipe
-from parvis.recipe.library import find_recipe
+from parvis.recipe.library import find_recipe, recipe_directories
 from parvis.recipe.problem import RecipeError
 from parvis.recipe.template import fill_recipe
 from parvis.recipe.watch import WATCH_PARAMETER, add_watcher, failure_message, is_watch_topic
@@ -144,10 +144,11 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             parameters, "dispatcher_expiration", now + _number(parameters, "dispatcher_timeout", _TIMEOUT)
         )
         headers = own_headers(step.header)
+        in_recipe = headers.pop(RECIPE_HEADER, None) is not None  # what is sent on here is the bare request
         if now < expiration:
             kept = {"guid": parameters["guid"], "dispatcher_expiration": expiration}
             again = message | {"parameters": message["parameters"] | kept}
-            if RECIPE_HEADER in step.header:
+            if in_recipe:
                 step.checkpoint(again, delay=_NOT_READY_DELAY)
             else:
                 step.send_to_queue(Send(self.queue, dump_json(again), headers, delay=_NOT_READY_DELAY))
@@ -185,7 +186,7 @@ class Dispatcher(Service[DispatchRequest, Anything]):
 
     def _load(self, name: str) -> Recipe:
         try:
-            path = find_recipe(name, [self.config.recipe_directory])
+            path = find_recipe(name, recipe_directories(self.config))
             return Recipe.from_json(path.read_bytes())
         except LookupError as error:
             raise Reject(str(error)) from error

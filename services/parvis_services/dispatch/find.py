@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 from click.shell_completion import CompletionItem
@@ -75,6 +76,7 @@ Examples:
 @click.pass_context
 def find(
     ctx: click.Context,
+    *,
     number: str,
     process: bool,
     names: tuple[str, ...],
@@ -85,11 +87,16 @@ def find(
 ) -> None:
     """Print what the dispatcher knows of a data collection, or a recipe filled in with it.
 
-    No broker is needed and nothing is started. The recipe is the one that the dispatcher would start, except for
-    the directories: their last part is new for each run.
+    No broker is needed and nothing is started. The recipe is the one that the dispatcher would start, except
+    for the directories: their last part is new for each run.
     """
     from parvis.config import Config
 
+    if url and urlsplit(url).password:
+        click.echo(
+            "Warning: everybody on this machine can see the password in --ispyb; use PARVIS_ISPYB_URL.",
+            err=True,
+        )
     overrides = {"PARVIS_ISPYB_URL": url} if url else {}
     config = Config.load(environments=ctx.meta.get("parvis.environments", ()), overrides=overrides)
     message: dict[str, Any] = {"recipes": list(names)}

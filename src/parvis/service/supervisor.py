@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import signal
@@ -38,13 +37,11 @@ class _Supervised:
 
     def start(self, environment: Mapping[str, str], log_directory: Path | None) -> None:
         self.started = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            log = (
-                stack.enter_context((log_directory / f"{self.name}.log").open("ab"))
-                if log_directory
-                else None
-            )
-            self._spawn(environment, log)
+        if log_directory is None:
+            self._spawn(environment, None)
+        else:
+            with (log_directory / f"{self.name}.log").open("ab") as log:
+                self._spawn(environment, log)
 
     def _spawn(self, environment: Mapping[str, str], log: IO[bytes] | None) -> None:
         # In a session of its own: a Ctrl-C is for the supervisor, which stops the rest in order.

@@ -1,0 +1,211 @@
+"""A small facility for tests: database, broker, services in processes of their own, and a listener at GDA."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from parvis.service.supervisor import Supervisor
+from parvis_services.ispyb import collections
+from parvis_services.ispyb.database import Database
+from parvis_services.ispyb.schema import create_schema
+from waiting import wait_until
+
+SERVICES = {
+    "Dispatcher": 1,
+    "FileWatcher": 1,
+    "PerImageAnalysis": 2,
+    "XRayCentring": 1,
+    "ISPyBPIA": 1,
+    "NotifyGDA": 1,
+    "JSONLines": 1,
+}
+
+
+class Gda:
+    """Hears datagrams."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.datagrams: list[str] = []
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        return self._socket.getsockname()[1]
+
+    def images(self) -> list[int]:
+        """Numbers of the images that were told of, in order of arrival."""
+        return [int(datagram.split(":")[2]) for datagram in self.datagrams]
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._socket.recv(4096):
+                self.datagrams.append(data.decode("latin-1"))
+
+
+@dataclass
+class Facility:
+    """Everything that a data collection needs.
+
+    Attributes:
+        directory: Of this test.
+        environment: Variables that lead processes to the broker and the database.
+        database: The metadata database.
+        supervisor: What keeps the services running.
+        gda: What GDA hears.
+    """
+
+    directory: Path
+    environment: Mapping[str, str]
+    database: Database
+    supervisor: Supervisor
+    gda: Gda
+    _group: int = field(default=0, repr=False)
+
+    @property
+    def visit(self) -> Path:
+        return self.directory / "data" / "2026" / "cm99999-1"
+
+    def parvis(self, *arguments: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a parvis command."""
+        return subprocess.run(
+            [sys.executable, "-m", "parvis", *map(str, arguments)],
+            env=os.environ | dict(self.environment),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def go(self, recipe: str, dcid: int, *more: str) -> str:
+        """Start a recipe for a data collection; return what was printed."""
+        gda = ("-s", "gda_host=127.0.0.1", "-s", f"gda_port={self.gda.port}")
+        done = self.parvis("go", "-r", recipe, *gda, *more, dcid)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def new_grid(self, template: str, columns: int, rows: int = 1, *, snaked: bool = False) -> int:
+        """Make a grid scan in the database; return its number. Its images go to `image_directory`."""
+        dcid = collections.create_collection(
+            self.database,
+            self._new_group("Mesh"),
+            directory=str(self.image_directory),
+            template=template,
+            images=columns * rows,
+            number=2,
+        )
+        collections.create_grid(
+            self.database,
+            dcid,
+            steps=(columns, rows),
+            step_size=(0.02, 0.02),
+            snaked=snaked,
+            offset=(100.0, 50.0),
+            microns_per_pixel=(0.83, 0.83),
+        )
+        return dcid
+
+    @property
+    def image_directory(self) -> Path:
+        path = self.visit / "xraycentring" / "test"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def rows(self, dcid: int) -> list[tuple[int, int]]:
+        """Image number and number of spots of each row of per-image results."""
+        table = self.database.table("ImageQualityIndicators")
+        wanted = (
+            sa.select(table.c.imageNumber, table.c.spotTotal)
+            .where(table.c.dataCollectionId == dcid)
+            .order_by(table.c.imageNumber)
+        )
+        with self.database.reading() as connection:
+            return [(image, spots) for image, spots in connection.execute(wanted)]
+
+    def results(self, name: str) -> list[Path]:
+        """Files of that name among the results of the visit."""
+        return sorted((self.visit / "processed").rglob(name))
+
+    def wait_for_result(self, name: str, timeout: float = 60) -> Path:
+        """Return the one results file of that name, once it is there."""
+        wait_until(lambda: self.results(name), timeout, name)
+        (path,) = self.results(name)
+        return path
+
+    def _new_group(self, experiment: str) -> int:
+        if not self._group:
+            proposal = collections.create_proposal(self.database, "cm", 99999)
+            session = collections.create_session(self.database, proposal, visit=1, beamline="i03")
+            self._group = collections.create_group(self.database, session, experiment=experiment)
+        return collections.create_group(self.database, self._session(), experiment=experiment)
+
+    def _session(self) -> int:
+        table = self.database.table("DataCollectionGroup")
+        wanted = sa.select(table.c.sessionId).where(table.c.dataCollectionGroupId == self._group)
+        with self.database.reading() as connection:
+            return connection.execute(wanted).scalar_one()
+
+
+def sqlite_database(directory: Path) -> str:
+    """Make an empty ISPyB database in a file; return its URL."""
+    url = f"sqlite:///{directory / 'ispyb.sqlite'}"
+    create_schema(Database(url))
+    return url
+
+
+@contextlib.contextmanager
+def facility(
+    directory: Path,
+    stomp: Mapping[str, str],
+    ispyb_url: str,
+    services: Mapping[str, int] = SERVICES,
+) -> Generator[Facility]:
+    """A facility with running services.
+
+    Args:
+        directory: For its files.
+        stomp: `PARVIS_STOMP_*` variables of the broker.
+        ispyb_url: Of the metadata database, with tables.
+        services: How many of which.
+    """
+    logs = directory / "logs"
+    logs.mkdir()
+    environment = {
+        **stomp,
+        "PARVIS_ISPYB_URL": ispyb_url,
+        "PARVIS_LOGBOOK_LOCATION": str(directory / "logbook"),
+        "PARVIS_FALLBACK_LOCATION": str(directory / "dropfiles"),
+    }
+    commands = [
+        (name, [sys.executable, "-m", "parvis", "service", "-s", name])
+        for name, count in services.items()
+        for _ in range(count)
+    ]
+    supervisor = Supervisor(commands, environment, logs)
+    thread = threading.Thread(target=supervisor.run, daemon=True)
+    thread.start()
+    gda = Gda()
+    database = Database(ispyb_url)
+    try:
+        yield Facility(directory, environment, database, supervisor, gda)
+    finally:
+        supervisor.stop()
+        thread.join(timeout=60)
+        gda.close()
+        database.close()
+        assert not thread.is_alive(), "the services did not stop"
