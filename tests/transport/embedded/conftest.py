@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from raw_stomp import RawClient
 
 from parvis.transport.embedded import BrokerThread
+from raw_stomp import RawClient
 
 Connect = Callable[..., RawClient]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -118,15 +118,12 @@ class Consumer:
         self.stopped = True
         self._review()
 
-    def close(self) -> None:
-        """Leave all queues; what is unacknowledged goes back to them."""
-        self.stop()
+    def release(self) -> list[Delivery]:
+        """Let go of everything, for good."""
         self.gone = True
-        # Before the queue looks for a successor: what comes back is older than what waits.
-        give_back(self.unacknowledged.values())
+        released = list(self.unacknowledged.values())
         self.unacknowledged.clear()
-        for queue in self.queues:
-            queue.detach(self)
+        return released
 
     def _review(self) -> None:
         full = self.prefetch and len(self.unacknowledged) >= self.prefetch
@@ -135,6 +132,17 @@ class Consumer:
             self.has_room = room
             for queue in self.queues:
                 queue.room_changed(self)
+
+
+def close(consumers: Sequence[Consumer]) -> None:
+    """Consumers leave their queues, together: what they have not acknowledged goes back, in order."""
+    for consumer in consumers:
+        consumer.stop()
+    # Before a queue looks for a successor: what comes back is older than what waits.
+    give_back([delivery for consumer in consumers for delivery in consumer.release()])
+    for consumer in consumers:
+        for queue in consumer.queues:
+            queue.detach(consumer)
 
 
 def give_back(deliveries: Iterable[Delivery]) -> None:

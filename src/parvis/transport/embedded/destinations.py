@@ -7,10 +7,10 @@ import itertools
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from parvis.transport.embedded.consumer import Consumer
+from parvis.transport.embedded.consumer import Consumer, close
 from parvis.transport.embedded.journal import Journal
 from parvis.transport.embedded.message import Message
 from parvis.transport.embedded.queue import TOPIC_BOUNDS, Memory, Queue
@@ -318,11 +318,8 @@ class Destinations:
             for message in topic.last if retroactive else ():
                 queue.put(message)
 
-    def unsubscribe(self, consumers: Iterable[Consumer]) -> None:
+    def unsubscribe(self, consumers: Sequence[Consumer]) -> None:
         """Consumers go, together; what they have not acknowledged goes back."""
-        consumers = list(consumers)
-        for consumer in consumers:
-            consumer.stop()
         for consumer in consumers:
             self._patterns.pop(consumer, None)
             queue = self._subscriptions.pop(consumer, None)
@@ -332,7 +329,7 @@ class Destinations:
                     if queue in topic.subscribers:
                         topic.subscribers.remove(queue)
                         topic.idle_since = self.now()
-            consumer.close()
+        close(consumers)
 
     def _matching_queues(self, pattern: str) -> list[Queue]:
         return [queue for name, queue in self.queues.items() if matches(pattern, name)]

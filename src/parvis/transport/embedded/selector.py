@@ -94,10 +94,10 @@ def _tokens(text: str) -> list[_Token]:
                 f"selector: unexpected {text[position:].strip()[:1]!r} at character {position}"
             )
         kind = str(match.lastgroup)
-        word = match.group(kind)
+        word, start = match.group(kind), match.start(kind)
         if kind == "name" and word.upper() in _WORDS:
             kind, word = "word", word.upper()
-        tokens.append((kind, word, match.start(kind)))
+        tokens.append((kind, word, start))
         position = match.end()
     return tokens
 
