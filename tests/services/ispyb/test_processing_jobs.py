@@ -8,6 +8,7 @@ import made_ispyb as made
 from parvis_services.ispyb.database import Database
 from parvis_services.ispyb.errors import BadParameter, UnknownProcessingJob
 from parvis_services.ispyb.fields import message_fields
+from parvis_services.ispyb.names import field_names
 from parvis_services.ispyb.reprocessing import job_recipe
 
 
@@ -80,3 +81,7 @@ def test_unknown_job(scratch: Database) -> None:
 def test_what_is_no_number_of_a_job(scratch: Database, number: object) -> None:
     with pytest.raises(BadParameter, match="ispyb_process must be a positive whole number"):
         message_fields(scratch, {"ispyb_process": number})
+
+
+def test_every_field_is_named_and_every_name_is_a_field(scratch: Database, job: int) -> None:
+    assert set(message_fields(scratch, {"ispyb_process": job})) == field_names()
