@@ -92,10 +92,6 @@ class CommandTable(click.Group):
         except (click.Abort, KeyboardInterrupt):
             click.echo("Interrupted.", err=True)
             sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # Whoever read our output has gone; nothing can be written any more, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
         except Exception as error:
             if os.environ.get("PARVIS_DEBUG"):
                 raise

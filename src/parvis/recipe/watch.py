@@ -108,10 +108,12 @@ def _watch(
     existing: Any = node.get("output")
     if isinstance(existing, dict):
         named = cast("dict[str, Any]", existing)
-    elif existing is None or unnamed is None:
+    elif existing is None:
         named = {}
-    else:
+    elif unnamed is not None:
         named = {unnamed: existing}
+    else:
+        return  # an output without a name, where the service has none
     for output, event in outputs.items():
         named[output] = [*_as_list(named.get(output)), watchers.number(event)]
     node["output"] = named

@@ -1,0 +1,181 @@
+"""`parvis go --wait`: shows a job while it runs, and its results at the end."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from parvis.cli.job import Job
+from parvis.cli.submit import leave
+from parvis.recipe.problem import printable
+from parvis.transport.base import Message, Transport
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Report: TypeAlias = Callable[..., None]
+
+_TICK = 0.5
+_MOST_ROWS = 100
+_BEST_ROWS = 20
+
+
+def follow(
+    transport: Transport, inbox: queue.SimpleQueue[Message], limit: float, report: Report | None
+) -> bool:
+    """Follow a job to its end; return whether it succeeded.
+
+    Standard output gets the results; the progress bar is on standard error, if that is a terminal.
+
+    Args:
+        transport: Brings messages into `inbox`.
+        inbox: What the job sends back.
+        limit: Seconds to wait.
+        report: Called with each event, for programs; None prints for people.
+    """
+    job = Job()
+    started = time.monotonic()
+    connection = transport.connection
+    with _Progress(shown=report is None and sys.stderr.isatty()) as progress:
+        while not job.is_over and time.monotonic() < started + limit:
+            event = _next(job, inbox)
+            if event is not None and report is not None:
+                report(**event)
+            progress.show(job)
+    gap = transport.connection != connection
+    leave(transport)
+    reason = job.failure if job.is_over else _out_of_time(job, limit, gap)
+    if report is not None:
+        report("end", success=reason is None, reason=reason, images=len(job.images))
+    else:
+        _print(job, reason)
+    return reason is None
+
+
+def _next(job: Job, inbox: queue.SimpleQueue[Message]) -> dict[str, Any] | None:
+    try:
+        return job.take(inbox.get(timeout=_TICK))
+    except queue.Empty:
+        return None
+
+
+def _out_of_time(job: Job, limit: float, gap: bool) -> str:
+    if job.recipe_id is None:
+        return (
+            f"Nothing was heard within {limit:g} s: is a dispatcher running (parvis service -s Dispatcher)?"
+        )
+    expected = "?" if job.expected is None else job.expected
+    lost = " The connection was lost in between, and with it perhaps results." if gap else ""
+    return f"No end within {limit:g} s: {len(job.images)} of {expected} images were analysed.{lost}"
+
+
+class _Progress:
+    """A bar on standard error: how many images were analysed."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._bar: Any = None
+        if shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("waiting for the dispatcher", total=None)
+
+    def __enter__(self) -> _Progress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, job: Job) -> None:
+        if self._bar is not None and job.recipe_id is not None:
+            self._bar.update(
+                self._task, description="images analysed", completed=len(job.images), total=job.expected
+            )
+
+
+def _print(job: Job, reason: str | None) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if job.images:
+        _print_images(console, list(job.images.values()))
+    for centre in job.centres.values():
+        for result in centre.get("results") or [centre]:
+            console.print(_centre_line(result))
+    if job.watches_nothing and reason is None:
+        console.print(f"Started as {job.recipe_id}; nothing in this recipe reports back.")
+    elif reason is None:
+        console.print(f"Finished: {len(job.images)} images analysed, recipe ID {job.recipe_id}.")
+    else:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
+            f"Failed: {printable(reason, 2000)}"
+        )
+
+
+def _print_images(console: Console, images: Sequence[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    shown = sorted(images, key=_place)
+    if len(images) > _MOST_ROWS:
+        shown = sorted(images, key=lambda image: -_number(image, "n_spots_total"))[:_BEST_ROWS]
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("image", "spots", "no ice", "resolution / Å", "intensity", "file"):
+        table.add_column(heading, justify="left" if heading == "file" else "right", no_wrap=True)
+    for image in shown:
+        table.add_row(
+            str(_place(image)[0] or ""),
+            _shown(image, "n_spots_total"),
+            _shown(image, "n_spots_no_ice"),
+            _shown(image, "estimated_d_min", ".2f"),
+            _shown(image, "total_intensity", ".0f"),
+            printable(str(image.get("file", "")).rpartition("/")[2]),
+        )
+    console.print(table)
+    if len(images) > _MOST_ROWS:
+        console.print(f"These are the {_BEST_ROWS} with the most spots of {len(images)}; --json gives all.")
+
+
+def _place(image: dict[str, Any]) -> tuple[int, str]:
+    for name in ("file-pattern-index", "file-number", "file-list-index"):
+        if isinstance(image.get(name), int):
+            return image[name], str(image.get("file", ""))
+    return 0, str(image.get("file", ""))
+
+
+def _number(image: dict[str, Any], name: str) -> float:
+    value = image.get(name)
+    return value if isinstance(value, int | float) else -1
+
+
+def _shown(image: dict[str, Any], name: str, form: str = "") -> str:
+    value = _number(image, name)
+    return "-" if value < 0 else format(value, form)
+
+
+def _centre_line(result: dict[str, Any]) -> str:
+    best = result.get("best_image")
+    best = f"; best image {best}" if isinstance(best, int) else ""
+    if isinstance(result.get("centre_x_box"), float):
+        return f"Centre: box {_pair(result, '_box')}, pixel {_pair(result, '')}{best}"
+    place = result.get("centre_of_mass")
+    if isinstance(place, list):
+        return "Centre: box " + ", ".join(f"{value:.2f}" for value in cast("list[float]", place)) + best
+    return f"Centre: {printable(str(result.get('message') or 'no crystal was found'))}"
+
+
+def _pair(result: dict[str, Any], what: str) -> str:
+    return ", ".join(f"{_number(result, f'centre_{axis}{what}'):.2f}" for axis in "xy")
