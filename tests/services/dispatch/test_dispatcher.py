@@ -214,7 +214,7 @@ def test_a_recipe_waits_for_the_end_of_its_data_collection(
 def test_a_data_collection_that_does_not_end_in_time_is_given_up(
     config: Config, recipes: Path, running_collection: int
 ) -> None:
-    late = {
+    late: dict[str, Any] = {
         "ispyb_dcid": running_collection,
         "ispyb_wait_for_runstatus": "1",
         "dispatcher_expiration": 1000.0,
