@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from parvis_services.ispyb.directories import Site, Visit
 from parvis_services.ispyb.errors import VisitUnreachable
 
@@ -33,7 +31,6 @@ _log = logging.getLogger(__name__)
 _MOST_BYTES = 256 * 1024
 _MOST_ENTRIES = 1000
 _SPACE_GROUP = re.compile(r"[PABCIFRH] ?(?:[-/ ]?[1-6mabcden])+(?: ?:[12HR])?")
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A look-up on a file system that hangs cannot be stopped; no more than these are left behind.
 _places = threading.BoundedSemaphore(8)
 
@@ -242,26 +239,37 @@ def _entries(directory: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _read_yaml(path: Path) -> object:
+    text = _small_file(path)
+    if text is None:
+        return None
+    import yaml  # here, as few visits have such a file
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        return yaml.load(text, Loader=loader)  # noqa: S506 - a safe loader, in C where it can be
+    except yaml.YAMLError as error:
+        # Its full text would quote the file.
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}," if mark else ""
+        _log.warning("%s%s is not valid YAML and is ignored", path, line)
+    except (ValueError, RecursionError) as error:
+        _log.warning("%s cannot be read: %s", path, type(error).__name__)
+    return None
+
+
+def _small_file(path: Path) -> bytes | None:
+    """The contents of a regular file that is not large; None if there is none."""
+    try:
+        # A pipe must not keep us waiting.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            about = os.fstat(file.fileno())
+            if stat.S_ISREG(about.st_mode) and about.st_size <= _MOST_BYTES:
+                return file.read(_MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         _log.warning("%s cannot be read: %s", path, error)
         return None
-    try:
-        with os.fdopen(descriptor, "rb") as file:
-            about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode) or about.st_size > _MOST_BYTES:
-                _log.warning("%s is no file of at most %d bytes and is ignored", path, _MOST_BYTES)
-                return None
-            return yaml.load(file.read(_MOST_BYTES), Loader=_LOADER)  # noqa: S506 - a safe loader, in C where it can be
-    except yaml.YAMLError as error:
-        # Its full text would quote the file.
-        mark = getattr(error, "problem_mark", None)
-        _log.warning(
-            "%s%s is not valid YAML and is ignored", path, f", line {mark.line + 1}," if mark else ""
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        _log.warning("%s cannot be read: %s", path, type(error).__name__)
+    _log.warning("%s is no file of at most %d bytes and is ignored", path, _MOST_BYTES)
     return None
