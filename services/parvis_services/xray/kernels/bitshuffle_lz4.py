@@ -94,7 +94,7 @@ def _decode(source: Any, target: Any, block: int) -> Any:
 
 
 @kernel
-def _copy_rest(source: Any, position: int, target: Any, done: int) -> Any:
+def _copy_rest(source: Any, position: Any, target: Any, done: int) -> Any:
     """The last elements, too few for a group of eight, which are stored as they are."""
     itemsize = target.itemsize
     while done < len(target) and position + itemsize <= len(source):
@@ -108,7 +108,7 @@ def _copy_rest(source: Any, position: int, target: Any, done: int) -> Any:
 
 
 @kernel
-def _extended_length(source: Any, position: int, end: int, length: int) -> Any:
+def _extended_length(source: Any, position: int, end: int, length: Any) -> Any:
     """A length of 15 goes on in the bytes that follow, up to one that is not 255; -1 if there is none."""
     if length < 15:
         return length, position

@@ -65,8 +65,8 @@ def _sum_boxes(pixels: Any, limits: Any, at: int, counts: Any, sums: Any) -> Any
 def strong(pixels: Any, limits: Any, counts: Any, sums: Any) -> Any:
     """Flat indices of the strong pixels of an image by the dispersion threshold.
 
-    `counts` (int64) and `sums` (int64 for integers, else float64) are zeros: 2 and 4 rows, wider than the image
-    by all but one column of a box.
+    `counts` (int64) and `sums` (int64 for integers, else float64) are zeros: 2 and 4 rows, wider than the
+    image by all but one column of a box.
     """
     rows, width = pixels.values.shape
     found = np.empty(width, np.int32)

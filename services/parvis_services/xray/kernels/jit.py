@@ -17,7 +17,6 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-
 WIDE = 32
 """Bytes that `copy_wide` moves at once."""
 

@@ -2,9 +2,9 @@
 
 Let N pixels fit in a box. As m <= N, a strong pixel of p counts in a box of sum x satisfies
 (N p - x)^2 > n_sigma_s^2 g N x and N p > x: one sum instead of three, and no square root. And as y <= M x,
-where M is the largest count of the box, M must exceed g (1 + n_sigma_b sqrt(2 / (N - 1))). Both tests run over
-whole rows at the speed of memory; the few pixels that pass are tested in 64-bit integers and doubles. Rows
-stream through a ring that holds as many as the box is high; column sums over the ring are kept up to date.
+where M is the largest count of the box, M must exceed g (1 + n_sigma_b sqrt(2 / (N - 1))). Both tests run
+over whole rows at the speed of memory; the few pixels that pass are tested in 64-bit integers and doubles.
+Rows stream through a ring that holds as many as the box is high; the sums of its columns are kept up to date.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from parvis_services.xray.kernels.jit import BOX_LANES, box_sums, kernel
