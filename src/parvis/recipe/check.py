@@ -22,7 +22,7 @@ from parvis.recipe.problem import (
     start_place,
     suggestion,
 )
-from parvis.recipe.template import Placeholder, scan
+from parvis.recipe.template import Placeholder, is_open, scan
 from parvis.service.contract import Contract
 
 #: A recipe with more problems than this is not looked at further.
@@ -160,7 +160,7 @@ class _Checker:
             yield from self._placeholder(placeholder, start_place(number, path))
         node = self._recipe.nodes.get(number)
         contract = self._contracts.get(node.queue or "") if node else None
-        if contract is None or isinstance(payload, str):
+        if contract is None or (isinstance(payload, str) and is_open(payload)):
             return
         # Recipes in the field write an empty list where there is nothing to say.
         if not (payload is None or payload == [] or isinstance(payload, dict)):

@@ -65,12 +65,12 @@ class Node:
         """How problems call it: `node 2 "archiver"`."""
         return node_place(self.number, self.label)
 
-    def links(self) -> Iterator[tuple[str, int]]:
-        """Yield every node number that this node leads to, with the place that says so."""
+    def links(self) -> Iterator[tuple[tuple[str, ...], int]]:
+        """Yield every node number that this node leads to, with the path to what says so."""
         for name, targets in self.outputs.items():
-            where = place(self.place, ("output",) if name is None else ("output", name))
-            yield from ((where, target) for target in targets)
-        yield from ((place(self.place, ("error",)), target) for target in self.error)
+            path = ("output",) if name is None else ("output", name)
+            yield from ((path, target) for target in targets)
+        yield from ((("error",), target) for target in self.error)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the node as it stands in a recipe message."""
@@ -188,20 +188,22 @@ class Recipe:
                     yield from _name_problems(place(node.place, (key,)), name)
 
     def _link_problems(self) -> Iterator[Problem]:
-        seen: set[tuple[str, int]] = set()
-        for where, target in self._links():
+        seen: set[tuple[str, tuple[str, ...], int]] = set()
+        for origin, path, target in self._links():
             if target not in self.nodes:
                 text = f"leads to node {target}, which the recipe does not have; it has {self._numbers()}"
-                yield Problem(where, text)
-            elif (where, target) in seen:
-                yield Problem(where, f"leads to node {target} twice, so it gets everything twice", "warning")
-            seen.add((where, target))
+                yield Problem(place(origin, path), text)
+            elif (origin, path, target) in seen:
+                text = f"leads to node {target} twice, so it gets everything twice"
+                yield Problem(place(origin, path), text, "warning")
+            seen.add((origin, path, target))
 
-    def _links(self) -> Iterator[tuple[str, int]]:
-        yield from (("start", number) for number, _ in self.start)
-        yield from (("error", number) for number in self.error)
+    def _links(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
+        """Yield every link: what it starts from, the path to it in there, and the node that it leads to."""
+        yield from (("start", (), number) for number, _ in self.start)
+        yield from (("error", (), number) for number in self.error)
         for node in self.nodes.values():
-            yield from node.links()
+            yield from ((node.place, path, target) for path, target in node.links())
 
     def _numbers(self) -> str:
         if not self.nodes:
@@ -240,8 +242,9 @@ class Recipe:
         way = [(root, self.nodes[root].links())]
         while way:
             number, links = way[-1]
-            for where, target in links:
+            for path, target in links:
                 if target in depth:
+                    where = place(self.nodes[number].place, path)
                     yield _circle(
                         where,
                         [step for step, _ in way[depth[target] : depth[target] + 8]],

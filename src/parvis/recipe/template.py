@@ -26,9 +26,11 @@ from parvis.recipe.problem import (
     value_place,
 )
 
-#: How much one recipe may grow to, in characters, other values counting as one each.
+#: How much one recipe may grow to, in characters; a value that is not text counts as `_VALUE_SIZE` of them.
 MAX_FILLED = 16 * 2**20
 MAX_WIDTH = 200
+
+_VALUE_SIZE = 16
 
 _REPLACE = "$REPLACE:"
 _TOKEN = re.compile(r"\{\{|\}\}|(?<!\$)\{([^{}]*)\}")
@@ -208,7 +210,7 @@ class _Filler:
             if whole and whole[1].startswith(_REPLACE):
                 return self._object(whole, path)
             return self._text(value, path)
-        self._account(1, path)
+        self._account(_VALUE_SIZE, path)
         if isinstance(value, Mapping):
             return self._mapping(cast("Mapping[Any, Any]", value), path)
         if isinstance(value, list | tuple):
@@ -276,7 +278,7 @@ class _Filler:
     def _copy(self, value: Any, path: Path, depth: int) -> Any:
         if depth > MAX_DEPTH:
             self._fail(path, f"what is to stand there is nested more than {MAX_DEPTH} levels deep")
-        self._account(len(value) if isinstance(value, str) else 1, path)
+        self._account(len(value) if isinstance(value, str) else _VALUE_SIZE, path)
         if isinstance(value, Mapping):
             entries = cast("Mapping[Any, Any]", value).items()
             return {key: self._copy(entry, path, depth + 1) for key, entry in entries}
