@@ -24,10 +24,18 @@ from parvis.transport.base import (
     TransportError,
     check_destination,
 )
-from parvis.transport.stomp_connection import Connection, Receipt
+from parvis.transport.stomp_connection import Connection
 from parvis.transport.stomp_frames import Frame, encode
 from parvis.transport.stomp_keeper import ConnectionKeeper, Login
-from parvis.transport.stomp_messages import address, dead_letter, received, send_frame, transaction
+from parvis.transport.stomp_messages import (
+    address,
+    dead_letter,
+    received,
+    send_frame,
+    subscribing,
+    transaction,
+)
+from parvis.transport.stomp_receipts import Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -177,8 +185,7 @@ class StompTransport(Transport):
         while True:
             connection = self._keeper.wait(0 if acknowledge else deadline - time.monotonic())
             number = connection.next_number()
-            data, several = transaction(number, last.values(), frames)
-            receipt = Receipt(number, several=several)
+            data, receipt = transaction(number, last.values(), frames)
             try:
                 with self._keeper.changed:  # acknowledgements must be written in the order of delivery
                     self._claim(acknowledge)
@@ -245,10 +252,9 @@ class StompTransport(Transport):
     def _request(self, subscription: _Subscription, connection: Connection) -> None:
         """Ask for the subscription on a connection that has not heard of it."""
         then = partial(self._answered, subscription, connection)
-        receipt = Receipt(connection.next_number(), then=then)
-        frame = Frame("SUBSCRIBE", {**subscription.headers, "receipt": receipt.number})
+        data, receipt = subscribing(connection.next_number(), subscription.headers, then)
         with contextlib.suppress(Disconnected):  # it is asked for again on the next connection
-            connection.write(encode(frame), receipt)
+            connection.write(data, receipt)
 
     def _answered(
         self, subscription: _Subscription, connection: Connection, error: TransportError | None

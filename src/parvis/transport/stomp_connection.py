@@ -16,56 +16,17 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
-from parvis.transport.base import BrokerRefused, Disconnected, TransportError
+from parvis.transport.base import Disconnected
 from parvis.transport.stomp_frames import Frame, Item, Parser, ProtocolError
+from parvis.transport.stomp_receipts import Receipt, Receipts
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 262_144
-_ERROR_GRACE = 1.0  # seconds a broker has to close the connection after an ERROR frame that answers nothing
-_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
-
-
-class Receipt:
-    """A confirmation that somebody waits for.
-
-    Args:
-        number: Its name on the wire.
-        several: Whether it stands for several frames, of which only the last asks for it.
-        then: Called with the outcome, an error or None, on whatever thread learns it.
-    """
-
-    __slots__ = ("_pending", "error", "number", "objection", "several", "then")
-
-    def __init__(
-        self,
-        number: str,
-        *,
-        several: bool = False,
-        then: Callable[[TransportError | None], None] | None = None,
-    ) -> None:
-        self.number = number
-        self.several = several
-        self.then = then
-        self.error: TransportError | None = None
-        self.objection = ""
-        self._pending = threading.Lock()  # half the price of an Event
-        self._pending.acquire()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until there is an outcome, or `timeout` seconds; return whether there is. For one thread."""
-        if not self._pending.acquire(timeout=max(0.0, timeout)):
-            return False
-        self._pending.release()
-        return True
-
-    def resolve(self, error: TransportError | None) -> None:
-        """Set the outcome."""
-        self.error = error
-        self._pending.release()
-        if self.then is not None:
-            self.then(error)
+_CHUNK: Final = 262_144
+_ERROR_GRACE: Final = 1.0  # seconds a broker has to close the connection after an error that answers nothing
+_QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
 class Connection:
@@ -97,10 +58,9 @@ class Connection:
         self._lock = threading.Lock()  # the sending half of the socket and all below
         self._reading = self._lock if isinstance(sock, ssl.SSLSocket) else contextlib.nullcontext()
         self._out = bytearray()
-        self._receipts: dict[str, Receipt] = {}  # in the order in which the broker will answer
+        self._receipts = Receipts(broker)
         self._numbers = itertools.count(1)
         self._closed = False
-        self._give_up_at: float | None = None
         self._sent_at = self._received_at = time.monotonic()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
@@ -125,12 +85,12 @@ class Connection:
             if self._closed:
                 raise Disconnected(self.reason)
             if receipt is not None:
-                self._receipts[receipt.number] = receipt
+                self._receipts.expect(receipt)
             if self._out:
                 self._out += data
                 return
             try:
-                sent = self._send(data)
+                sent = self._send(data[:_CHUNK])
             except OSError:
                 sent = 0  # the reading thread meets the same error, and reads what came before it
             self._sent_at = time.monotonic()
@@ -146,10 +106,7 @@ class Connection:
                 return
             self._closed = True
             self.reason = reason
-            receipts = list(self._receipts.values())
-            self._receipts.clear()
-        for receipt in receipts:
-            receipt.resolve(BrokerRefused(receipt.objection) if receipt.objection else Disconnected(reason))
+        self._receipts.fail(reason)
         self._wake()
 
     def run(self, deliver: Callable[[Frame], None]) -> None:
@@ -209,42 +166,14 @@ class Connection:
             if item.command == "MESSAGE":
                 deliver(item)
             elif item.command == "RECEIPT":
-                self._confirmed(item.headers.get("receipt-id", ""))
+                self._receipts.confirm(item.headers.get("receipt-id", ""))
             elif item.command == "ERROR":
-                self._refused(item.headers.get("receipt-id"), error_text(item))
+                self._receipts.refuse(item.headers.get("receipt-id"), error_text(item))
             else:
                 raise ProtocolError(f"a {item.command} frame, which brokers do not send")
 
-    def _confirmed(self, number: str) -> None:
-        receipt = self._receipts.pop(number, None)
-        if receipt is None:
-            return
-        if not receipt.objection:
-            receipt.resolve(None)
-            return
-        text = (
-            f"{self.broker} objected to a part of the transaction and committed the rest: {receipt.objection}"
-        )
-        receipt.resolve(Disconnected(text))
-        raise Disconnected(text)
-
-    def _refused(self, number: str | None, text: str) -> None:
-        receipt = self._receipts.pop(number, None) if number is not None else None
-        if receipt is not None:
-            receipt.resolve(BrokerRefused(receipt.objection or text))
-            return
-        logger.error("%s reports an error: %s", self.broker, text)
-        if number is not None:
-            return
-        # The broker answers in order, so this is about a frame of the oldest transaction. What becomes of
-        # that is said by a second answer or by the end of the connection.
-        with self._lock:
-            oldest = next(iter(self._receipts.values()), None)
-        if oldest is not None and oldest.several and not oldest.objection:
-            oldest.objection = text
-        self._give_up_at = time.monotonic() + _ERROR_GRACE
-
     def _send(self, data: bytes) -> int:
+        """Send what the socket takes. TLS wants no less the next time: so always the first `_CHUNK` bytes."""
         try:
             return self._sock.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -255,7 +184,7 @@ class Connection:
             if self._closed:
                 return
             if self._out:
-                sent = self._send(bytes(self._out[:_CHUNK]))
+                sent = self._send(bytes(memoryview(self._out)[:_CHUNK]))
                 del self._out[:sent]
                 self._sent_at = time.monotonic()
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
@@ -268,16 +197,20 @@ class Connection:
             moments.append(self._sent_at + self._send_every)
         if self._silent_after:
             moments.append(self._received_at + self._silent_after)
-        if self._give_up_at is not None:
-            moments.append(self._give_up_at)
+        if self._receipts.stray is not None:
+            moments.append(self._receipts.stray + _ERROR_GRACE)
+        if self._receipts.explain_by is not None:
+            moments.append(self._receipts.explain_by)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _keep_time(self) -> None:
         now = time.monotonic()
         if self._silent_after and now - self._received_at >= self._silent_after:
             raise Disconnected(f"{self.broker} has been silent for {now - self._received_at:.1f} s")
-        if self._give_up_at is not None and now >= self._give_up_at:
+        if self._receipts.stray is not None and now >= self._receipts.stray + _ERROR_GRACE:
             raise Disconnected(f"{self.broker} reported an error")
+        if self._receipts.explain_by is not None and now >= self._receipts.explain_by:
+            self._receipts.explain()
         if self._send_every and now - self._sent_at >= self._send_every:
             with self._lock:
                 if not self._out:

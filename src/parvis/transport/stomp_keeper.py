@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from parvis.transport.base import BrokerRefused, Disconnected, TransportError
-from parvis.transport.stomp_connection import Connection, Receipt
+from parvis.transport.stomp_connection import Connection
 from parvis.transport.stomp_frames import Frame, encode
 from parvis.transport.stomp_login import open_connection
+from parvis.transport.stomp_receipts import Receipt
 
 logger = logging.getLogger(__name__)
 

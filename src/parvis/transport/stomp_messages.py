@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from parvis.transport.base import Kind, Message, Send, own_headers
+from parvis.transport.base import (
+    Kind,
+    Message,
+    Send,
+    TransportError,
+    own_headers,
+)
 from parvis.transport.stomp_frames import Frame, encode
+from parvis.transport.stomp_receipts import Receipt
 
 LONGEST_HEADER: Final = 8000
 """Bytes of a header value on the wire; ActiveMQ refuses header lines of more than 10 KiB."""
@@ -64,23 +71,46 @@ def send_frame(send: Send, namespace: str) -> Frame:
     return Frame("SEND", headers, send.body)
 
 
-def transaction(number: str, acknowledge: Iterable[str], sends: Iterable[Frame]) -> tuple[bytes, bool]:
-    """The bytes that do all of this or nothing, and whether that takes several frames.
+def transaction(number: str, acknowledge: Iterable[str], sends: Iterable[Frame]) -> tuple[bytes, Receipt]:
+    """The bytes that do all of this or nothing, and the receipt that confirms it.
 
     Args:
-        number: Name of the transaction and of the receipt that confirms it.
+        number: Name of the transaction and of the receipt.
         acknowledge: What ACK frames are to name.
         sends: SEND frames, which are completed here.
     """
     frames = [*(Frame("ACK", {"id": token}) for token in acknowledge), *sends]
     if len(frames) == 1:
         frames[0].headers["receipt"] = number
-        return encode(frames[0]), False
+        return encode(frames[0]), Receipt(number)
     for frame in frames:
         frame.headers["transaction"] = number
     begin = Frame("BEGIN", {"transaction": number})
     commit = Frame("COMMIT", {"transaction": number, "receipt": number})
-    return b"".join(map(encode, [begin, *frames, commit])), True
+    return b"".join(map(encode, [begin, *frames, commit])), Receipt(number, "transaction")
+
+
+def subscribing(
+    number: str, headers: Mapping[str, str], then: Callable[[TransportError | None], None]
+) -> tuple[bytes, Receipt]:
+    """The bytes that subscribe, and the receipt that says whether the broker accepts it.
+
+    Args:
+        number: Name of the receipt.
+        headers: Of the SUBSCRIBE frame.
+        then: As of `Receipt`.
+    """
+    destination = headers["destination"]
+    if not destination.endswith(">") and "*" not in destination:
+        return encode(Frame("SUBSCRIBE", {**headers, "receipt": number})), Receipt(number, "frame", then)
+    # Where ActiveMQ gives a receipt for a subscription it delivers nothing before, and then forgets to look
+    # into the queues that a wildcard stands for. So the receipt is that of an empty transaction behind it.
+    frames = [
+        Frame("SUBSCRIBE", dict(headers)),
+        Frame("BEGIN", {"transaction": number}),
+        Frame("ABORT", {"transaction": number, "receipt": number}),
+    ]
+    return b"".join(map(encode, frames)), Receipt(number, "sequence", then)
 
 
 def dead_letter(message: Message, namespace: str, headers: Mapping[str, str]) -> Send:

@@ -1,0 +1,151 @@
+"""What was sent to a STOMP broker and waits for its answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Literal
+
+from parvis.transport.base import BrokerRefused, Disconnected, TransportError
+
+logger = logging.getLogger(__name__)
+
+Covers = Literal["frame", "transaction", "sequence"]
+
+_EXPLANATION_TIMEOUT: Final = 0.25
+
+
+class Receipt:
+    """A confirmation that somebody waits for.
+
+    Args:
+        number: Its name on the wire.
+        covers: A `frame`: the broker's error names it. A `transaction`, by its COMMIT: an error that names
+            nothing may come before the answer or after it, and says why it failed. A `sequence` of frames, by
+            the last: an error that names nothing and comes before the answer is about one of the others.
+        then: Called with the outcome, an error or None, on whatever thread learns it.
+    """
+
+    __slots__ = ("_pending", "covers", "error", "number", "objection", "then")
+
+    def __init__(
+        self,
+        number: str,
+        covers: Covers = "frame",
+        then: Callable[[TransportError | None], None] | None = None,
+    ) -> None:
+        self.number = number
+        self.covers = covers
+        self.then = then
+        self.error: TransportError | None = None
+        self.objection = ""
+        self._pending = threading.Lock()  # half the price of an Event
+        self._pending.acquire()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until there is an outcome, or `timeout` seconds; return whether there is. For one thread."""
+        if not self._pending.acquire(timeout=max(0.0, timeout)):
+            return False
+        self._pending.release()
+        return True
+
+    def resolve(self, error: TransportError | None) -> None:
+        """Set the outcome."""
+        self.error = error
+        self._pending.release()
+        if self.then is not None:
+            self.then(error)
+
+
+class Receipts:
+    """All receipts that a connection waits for. `expect` and `fail` may be called from any thread.
+
+    A frame of a transaction asks for no receipt of its own: ActiveMQ gives up a transaction for a message it
+    refuses only if nobody asked for a receipt of that message, and otherwise commits the rest. So its reason
+    comes without a name, and even after the answer to COMMIT.
+
+    Attributes:
+        broker: For log lines.
+        stray: When an error came that is about nothing we wait for, on the monotonic clock; or None.
+        explain_by: Until when the reason for a refused transaction is waited for; or None.
+    """
+
+    def __init__(self, broker: str) -> None:
+        self.broker = broker
+        self.stray: float | None = None
+        self.explain_by: float | None = None
+        self._lock = threading.Lock()
+        self._pending: dict[str, Receipt] = {}  # in the order in which the broker will answer
+        self._unexplained: tuple[Receipt, str] | None = None
+
+    def expect(self, receipt: Receipt) -> None:
+        """Wait for `receipt`."""
+        with self._lock:
+            self._pending[receipt.number] = receipt
+
+    def confirm(self, number: str) -> None:
+        """The broker confirmed."""
+        with self._lock:
+            receipt = self._pending.pop(number, None)
+        if receipt is None:
+            return
+        if receipt.objection:
+            # An acknowledgement that it did not accept: the message comes again on another connection.
+            self._stray(receipt.objection)
+        receipt.resolve(None)
+
+    def refuse(self, number: str | None, text: str) -> None:
+        """The broker reported an error, about what has the name `number` or does not say about what."""
+        if number is None:
+            self._refuse_unnamed(text)
+            return
+        self.explain()
+        with self._lock:
+            receipt = self._pending.pop(number, None)
+            if receipt is not None and receipt.covers == "transaction" and not receipt.objection:
+                self._unexplained = receipt, text
+                self.explain_by = time.monotonic() + _EXPLANATION_TIMEOUT
+                return
+        if receipt is None:
+            logger.error("%s refused what nobody waits for: %s", self.broker, text)
+        else:
+            receipt.resolve(BrokerRefused(receipt.objection or text))
+
+    def _refuse_unnamed(self, text: str) -> None:
+        if self._unexplained is not None:
+            self.explain(text)
+            return
+        with self._lock:
+            oldest = next((receipt for receipt in self._pending.values() if receipt.covers != "frame"), None)
+            if oldest is not None and oldest.covers == "sequence":
+                del self._pending[oldest.number]
+        if oldest is None:
+            self._stray(text)
+        elif oldest.covers == "sequence":
+            oldest.resolve(BrokerRefused(text))
+        else:
+            oldest.objection = oldest.objection or text
+
+    def explain(self, text: str = "") -> None:
+        """Wait no longer for the reason for a refused transaction: it is `text`, if that is known."""
+        with self._lock:
+            unexplained, self._unexplained = self._unexplained, None
+            self.explain_by = None
+        if unexplained is not None:
+            receipt, known = unexplained
+            receipt.resolve(BrokerRefused(text or known))
+
+    def fail(self, reason: str) -> None:
+        """The connection ended: nothing more will be answered."""
+        self.explain()
+        with self._lock:
+            receipts = list(self._pending.values())
+            self._pending.clear()
+        for receipt in receipts:
+            receipt.resolve(BrokerRefused(receipt.objection) if receipt.objection else Disconnected(reason))
+
+    def _stray(self, text: str) -> None:
+        logger.error("%s reports an error: %s", self.broker, text)
+        self.stray = time.monotonic()

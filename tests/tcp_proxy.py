@@ -1,0 +1,101 @@
+"""A TCP proxy on loopback that loses connections, or data, when it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+Direction = Literal["up", "down"]
+"""`up` is towards the server."""
+
+Watch = Callable[[Direction, bytes], bytes | None]
+"""Takes what is under way, returns what is to be passed on; None cuts the connection after that."""
+
+
+class TcpProxy:
+    """Passes connections on to a server on loopback.
+
+    Attributes:
+        port: Where it listens.
+        connections: How many it has accepted.
+        watch: Sees all data; may be set at any time.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.connections = 0
+        self.watch: Watch | None = None
+        self._lock = threading.Lock()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._stalled: set[socket.socket] = set()
+        self._refusing = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break all present connections."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            _break(*pair)
+
+    def stall(self) -> None:
+        """Let nothing more through on the present connections, and leave them open."""
+        with self._lock:
+            self._stalled |= {one for pair in self._pairs for one in pair}
+
+    def refuse(self, refusing: bool = True) -> None:
+        """Break connections as soon as they are made, or stop that."""
+        self._refusing = refusing
+
+    def close(self) -> None:
+        """Break everything and listen no more."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._refusing:
+                client.close()
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                client.close()
+                continue
+            self.connections += 1
+            with self._lock:
+                self._pairs.append((client, server))
+            for direction, source, sink in (("up", client, server), ("down", server, client)):
+                threading.Thread(target=self._pump, args=(direction, source, sink), daemon=True).start()
+
+    def _pump(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source in self._stalled:
+                    continue
+                passed = self.watch(direction, data) if self.watch else data
+                if passed is None:
+                    break
+                sink.sendall(passed)
+        _break(source, sink)
+
+
+def _break(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            # What was not delivered is lost, as when a machine goes away.
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
