@@ -161,9 +161,10 @@ class _Sheet:
 
     def key(self, largest: float, quantity: str, centre: Point | None, width: int) -> Iterator[Segment]:
         """What the colours mean, and where the centre is; as many lines as it takes."""
-        steps = max(2, min(24, width - GUTTER - 12))
+        most = f" {largest:g} {quantity}"
+        steps = max(2, min(24, width - GUTTER - len("0 ") - len(most)))
         shades = [self._sample(step / (steps - 1)) for step in range(steps)]
-        parts = [[Segment("0 "), *shades, Segment(f" {largest:g} {quantity}")]]
+        parts = [[Segment("0 "), *shades, Segment(most)]]
         if np.isnan(self.boxes).any():
             parts.append([Segment("blank:") if self.plain else self._sample(math.nan), Segment(" not seen")])
         if centre is not None:
