@@ -113,7 +113,7 @@ Examples:
 )
 @json_option
 @with_config()
-def go(  # noqa: PLR0917 - one argument an option
+def go(
     ids: tuple[str, ...],
     recipes: tuple[str, ...],
     recipe_file: str | None,

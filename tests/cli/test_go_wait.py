@@ -1,0 +1,332 @@
+"""`parvis go --wait`: what a job sends back through a real broker becomes a table and an exit code."""
+
+import json
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from parvis.cli import main
+from parvis.config import Config, StompSettings
+from parvis.recipe.envelope import Envelope
+from parvis.recipe.watch import WATCH_PARAMETER, add_watcher, failure_message
+from parvis.transport.base import Message, Send
+from parvis.transport.embedded.thread import BrokerThread
+
+GRIDSCAN: dict[str, Any] = {
+    "1": {
+        "queue": "filewatcher",
+        "parameters": {"pattern": "/d/x%05d.cbf", "pattern-start": "1", "pattern-end": "3"},
+        "output": {"every": 2},
+    },
+    "2": {"queue": "per_image_analysis", "output": {"result": 3}},
+    "3": {"queue": "reduce.xray_centering"},
+    "start": [[1, {}]],
+}
+CENTRE = {
+    "status": "success",
+    "type": "2d",
+    "results": [
+        {"centre_x": 420.0, "centre_y": 133.98, "centre_x_box": 5.5, "centre_y_box": 0.5, "best_image": 2}
+    ],
+}
+
+
+def image(number: int, spots: int = 100, **more: Any) -> dict[str, Any]:
+    return {
+        "file": f"/d/x{number:05d}.cbf",
+        "file-number": number,
+        "n_spots_total": spots,
+        "n_spots_no_ice": spots - 10,
+        "estimated_d_min": 1.4467,
+        "total_intensity": 9198.47,
+        **more,
+    }
+
+
+def end(seen: int, expected: int = 3) -> dict[str, Any]:
+    return {"files-expected": expected, "files-seen": seen, "success": seen == expected}
+
+
+class Beamline:
+    """Takes the request as the dispatcher would, and answers in place of the services of the recipe."""
+
+    def __init__(self, broker: BrokerThread) -> None:
+        self._transport = Config(stomp=StompSettings(broker.host, broker.port)).transport()
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def answer(self, recipe: dict[str, Any], outputs: list[tuple[int, str, Any]]) -> None:
+        """Start `recipe`, then have its nodes send: (number of the node, output, payload)."""
+
+        def reply(topic: str) -> list[Send]:
+            watched = add_watcher(recipe, topic)
+            environment = {"ID": "3f2a91c0"}
+            sends = Envelope(watched, 0, None, environment=environment).start()
+            for number, output, payload in outputs:
+                sends += Envelope(watched, number, None, [1], environment).onward(output, None, payload)
+            return [send for send in sends if send.kind == "topic"]
+
+        self.reply(reply)
+
+    def reply(self, reply: Callable[[str], list[Send]]) -> None:
+        """Answer the next request with what `reply` makes of the topic in it."""
+        self._transport.connect(timeout=10)
+        self._transport.subscribe("processing_recipe", self._inbox.put)
+
+        def serve() -> None:
+            request = json.loads(self._inbox.get(timeout=30).body)
+            self._transport.send(*reply(request["parameters"][WATCH_PARAMETER]))
+
+        self._thread = threading.Thread(target=serve)
+        self._thread.start()
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.join(30)
+        self._transport.disconnect()
+
+
+@pytest.fixture(autouse=True)
+def broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BrokerThread]:
+    for name in [name for name in os.environ if name.startswith(("PARVIS_", "ZOCALO_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PARVIS_FALLBACK_LOCATION", str(tmp_path / "drop"))
+    with BrokerThread() as broker:
+        monkeypatch.setenv("PARVIS_STOMP_HOST", broker.host)
+        monkeypatch.setenv("PARVIS_STOMP_PORT", str(broker.port))
+        yield broker
+
+
+@pytest.fixture
+def beamline(broker: BrokerThread) -> Iterator[Beamline]:
+    beamline = Beamline(broker)
+    yield beamline
+    beamline.close()
+
+
+def go(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["go", "-r", "a", *arguments])
+
+
+def events(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+WHOLE_JOB = [
+    (2, "result", image(2, 286)),
+    (2, "result", image(1)),
+    (1, "finally", end(3)),
+    (2, "result", image(3, 0, estimated_d_min=-1, total_intensity=None)),
+    (3, "success", CENTRE),
+]
+
+
+def test_job_is_followed_to_its_end(beamline: Beamline):
+    beamline.answer(GRIDSCAN, WHOLE_JOB)
+    result = go("12", "--wait=30")
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    assert lines[:3] == [["Running", "recipes", "['a']"], ["for", "data", "collection", "12"], ["Submitted."]]
+    rows = [line for line in lines if line[0] in {"1", "2", "3"}]
+    assert rows == [
+        ["1", "100", "90", "1.45", "9198", "x00001.cbf"],
+        ["2", "286", "276", "1.45", "9198", "x00002.cbf"],
+        ["3", "0", "-", "-", "-", "x00003.cbf"],
+    ]
+    assert "Centre: box 5.50, 0.50, pixel 420.00, 133.98; best image 2" in result.stdout
+    assert "Finished: 3 images analysed, recipe ID 3f2a91c0." in result.stdout
+
+
+def test_events_for_programs(beamline: Beamline):
+    beamline.answer(GRIDSCAN, WHOLE_JOB)
+    result = go("12", "--wait=30", "--json")
+    assert result.exit_code == 0
+    told = events(result)
+    assert [event["event"] for event in told] == [
+        "submitted", "started", "image", "image", "finished", "image", "centre", "end",
+    ]  # fmt: skip
+    assert told[1]["recipe_id"] == "3f2a91c0"
+    assert told[2]["result"] == image(2, 286)
+    assert told[6]["result"] == CENTRE
+    assert told[7] == {"event": "end", "success": True, "reason": None, "images": 3}
+
+
+def test_number_after_a_bare_wait_is_the_data_collection(beamline: Beamline):
+    beamline.answer({"1": {"queue": "archive.pattern"}, "start": [[1, {}]]}, [])
+    result = go("--wait", "12")
+    assert result.exit_code == 0
+    assert "for data collection 12" in result.stdout
+    assert "Started as 3f2a91c0; nothing in this recipe reports back." in result.stdout
+
+
+@pytest.mark.parametrize("limit", ["x", "0", "-1", "nan", "inf"])
+def test_limit_must_be_a_number_of_seconds(limit: str):
+    result = go("12", f"--wait={limit}")
+    assert result.exit_code == 2
+    assert "is not a number of seconds" in result.stderr
+
+
+def test_dispatcher_says_why_it_starts_nothing(beamline: Beamline):
+    beamline.reply(lambda topic: [failure_message(topic, "there is no data\n collection 12\x1b[31m")])
+    result = go("12", "--wait=30")
+    assert result.exit_code == 1
+    assert "Failed: The dispatcher started nothing: there is no data collection 12\\x1b[31m" in result.stderr
+
+
+def test_images_that_do_not_come_are_a_failure(beamline: Beamline):
+    outputs = [
+        (2, "result", image(1)),
+        (1, "timeout", {"file": "/d/x00003.cbf", "success": False}),
+        (1, "finally", end(2)),
+        (2, "result", image(2)),
+    ]
+    beamline.answer(GRIDSCAN, outputs)
+    result = go("12", "--wait=30", "--json")
+    assert result.exit_code == 1
+    assert events(result)[-1] == {
+        "event": "end",
+        "success": False,
+        "reason": "Only 2 of 3 images appeared before the file watcher gave up.",
+        "images": 2,
+    }
+
+
+def test_aborted_centring_is_a_failure(beamline: Beamline):
+    beamline.answer(GRIDSCAN, [(1, "finally", end(3)), (3, "abort", {})])
+    result = go("12", "--wait=30")
+    assert result.exit_code == 1
+    assert "Failed: The centring gave up" in result.stderr
+
+
+def test_no_crystal_is_a_result(beamline: Beamline):
+    nothing = {"status": "fail", "type": "2d", "results": [{"message": "No good images found"}]}
+    beamline.answer(GRIDSCAN, [*WHOLE_JOB[:-1], (3, "success", nothing)])
+    result = go("12", "--wait=30")
+    assert result.exit_code == 0
+    assert "Centre: No good images found" in result.stdout
+
+
+def test_image_delivered_twice_counts_once(beamline: Beamline):
+    beamline.answer(GRIDSCAN, [(2, "result", image(1)), (2, "result", image(1)), *WHOLE_JOB])
+    result = go("12", "--wait=30", "--json")
+    assert result.exit_code == 0
+    assert events(result)[-1]["images"] == 3
+
+
+@pytest.mark.parametrize(
+    ("outputs", "says"),
+    [
+        (WHOLE_JOB[:2], "No end within 0.5 s: 2 of 3 images were analysed."),
+        (WHOLE_JOB[:4], "No end within 0.5 s: 3 of 3 images were analysed."),
+    ],
+)
+def test_time_runs_out(beamline: Beamline, outputs: list[tuple[int, str, Any]], says: str):
+    beamline.answer(GRIDSCAN, outputs)
+    result = go("12", "--wait=0.5")
+    assert result.exit_code == 1
+    assert f"Failed: {says}" in result.stderr
+
+
+def test_nobody_answers():
+    result = go("12", "--wait=0.2")
+    assert result.exit_code == 1
+    assert "Failed: Nothing was heard within 0.2 s: is a dispatcher running" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ({"every": 2}, 200),
+        ({"every-7": 2}, 29),
+        ({"select-30": 2}, 30),
+        ({"select-300": [2]}, 200),
+        ({"first": 2, "last": 2}, 2),
+        ({"20": 2, "201": 2}, 1),
+        ({"any": 3, "every-100": 2}, 2),
+    ],
+)
+def test_every_way_of_choosing_images_is_awaited(beamline: Beamline, outputs: dict[str, Any], expected: int):
+    recipe: dict[str, Any] = {
+        "1": {
+            "queue": "filewatcher",
+            "parameters": {"pattern": "x%d", "pattern-start": 0, "pattern-end": 199},
+            "output": outputs,
+        },
+        "2": {"queue": "per_image_analysis"},
+        "3": {"queue": "other"},
+        "start": [[1, {}]],
+    }
+    results = [(2, "result", image(number)) for number in range(1, expected + 1)]
+    beamline.answer(recipe, [(1, "finally", end(200, 200)), *results])
+    result = go("12", "--wait=30", "--json")
+    assert result.exit_code == 0
+    assert events(result)[-1]["images"] == expected
+
+
+def test_hdf5_images_are_counted_at_the_end(beamline: Beamline):
+    recipe: dict[str, Any] = {
+        "1": {"queue": "filewatcher", "parameters": {"hdf5": "/d/m.nxs"}, "output": {"every": 2}},
+        "2": {"queue": "per_image_analysis"},
+        "start": [[1, {}]],
+    }
+    master = {"file": "/d/m.nxs", "n_spots_total": 3}
+    outputs = [
+        (2, "result", {**master, "hdf5-index": 0}),
+        (1, "finally", {"images-expected": 2, "images-seen": 2, "success": True}),
+        (2, "result", {**master, "hdf5-index": 1}),
+    ]
+    beamline.answer(recipe, outputs)
+    result = go("12", "--wait=30", "--json")
+    assert result.exit_code == 0
+    assert events(result)[-1]["images"] == 2
+
+
+def test_of_many_images_the_best_are_shown(beamline: Beamline):
+    recipe = GRIDSCAN | {"1": GRIDSCAN["1"] | {"parameters": {"list": [f"x{n}" for n in range(150)]}}}
+    recipe["2"] = {"queue": "per_image_analysis"}
+    del recipe["3"]
+    results = [(2, "result", image(number, spots=number)) for number in range(1, 151)]
+    beamline.answer(recipe, [*results, (1, "finally", end(150, 150))])
+    result = go("12", "--wait=30")
+    assert "These are the 20 with the most spots of 150; --json gives all." in result.stdout
+    assert "x00150.cbf" in result.stdout
+    assert "x00130.cbf" not in result.stdout
+
+
+def test_stored_message_is_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PARVIS_STOMP_HOST", "no.such.host.invalid")
+    result = go("12", "--wait=30")
+    assert result.exit_code == 1
+    assert "Message successfully stored in" in result.stdout
+    assert "There is nothing to wait for" in result.stderr
+
+
+def test_progress_is_shown_on_a_terminal(beamline: Beamline):
+    """On a pseudo-terminal, the bar goes to standard error and leaves the results alone."""
+    import pty
+    import subprocess
+
+    beamline.answer(GRIDSCAN, WHOLE_JOB)
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "parvis", "go", "-r", "a", "12", "--wait=30"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        env=os.environ | {"TERM": "xterm"},
+    ) as child:
+        assert child.stdout is not None
+        out = child.stdout.read().decode()
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert child.returncode == 0
+    assert "waiting for the dispatcher" in shown
+    assert "\x1b" not in out
+    assert "Finished: 3 images analysed" in out
