@@ -26,7 +26,7 @@ _FEWEST_SPOTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class ImageStatistics:
+class ImageAnalysis:
     """The result of per-image analysis.
 
     Attributes:
@@ -55,7 +55,7 @@ class ImageStatistics:
         return asdict(self)
 
 
-def image_statistics(d_star_sq: Reals, intensity: Reals, ice: Flags) -> ImageStatistics:
+def image_statistics(d_star_sq: Reals, intensity: Reals, ice: Flags) -> ImageAnalysis:
     """The nine numbers of the spots of an image.
 
     Args:
@@ -64,7 +64,7 @@ def image_statistics(d_star_sq: Reals, intensity: Reals, ice: Flags) -> ImageSta
         ice: Which of them lie in ice rings, shape (n,).
     """
     d = 1 / np.sqrt(d_star_sq)
-    counts = ImageStatistics(
+    counts = ImageAnalysis(
         n_spots_total=len(d),
         n_spots_no_ice=int(np.count_nonzero(~ice)),
         n_spots_4A=int(np.count_nonzero(d > 4)),
@@ -74,7 +74,7 @@ def image_statistics(d_star_sq: Reals, intensity: Reals, ice: Flags) -> ImageSta
         return counts
     method_1, noise_1 = distl_method_1(d[intensity > 0])
     method_2, noise_2 = distl_method_2(d[intensity > 0])
-    return ImageStatistics(
+    return ImageAnalysis(
         counts.n_spots_total,
         counts.n_spots_no_ice,
         counts.n_spots_4A,

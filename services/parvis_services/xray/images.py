@@ -1,0 +1,150 @@
+"""Opening an image file, whatever it is: CBF, or a frame of an HDF5 file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from parvis_services.xray.errors import (
+    FrameRangeError,
+    MissingImageError,
+    UnfinishedImageError,
+    UnknownFormatError,
+)
+from parvis_services.xray.geometry import Beam, Detector
+
+Mask = NDArray[np.bool_]
+
+_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_CBF_SIGNATURE = b"###CBF"
+_GZIP_SIGNATURE = b"\x1f\x8b"
+_BZIP2_SIGNATURE = b"BZh"
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One exposure.
+
+    Attributes:
+        data: Raw counts, one 2-D array (slow, fast) a panel, in the type the file has them in.
+        detector: Geometry and trusted range of the panels, in the order of `data`.
+        beam: The beam.
+        mask: For each panel, True where a pixel may be used, or None where the file masks none of them. Do
+            not write to it: it is shared by the images of a detector.
+        path: The file.
+        frame: Which exposure of the file, from 0; None for a file of one image.
+        mask_key: Tells masks of different content apart, quickly.
+    """
+
+    data: tuple[NDArray[Any], ...]
+    detector: Detector
+    beam: Beam
+    mask: tuple[Mask | None, ...]
+    path: str
+    frame: int | None = None
+    mask_key: Hashable = None
+
+    def __post_init__(self) -> None:
+        panels = self.detector.panels
+        if not len(panels) == len(self.data) == len(self.mask):
+            raise ValueError(
+                f"{len(panels)} panels, {len(self.data)} arrays and {len(self.mask)} masks do not match"
+            )
+        for panel, data, mask in zip(panels, self.data, self.mask, strict=True):
+            if data.shape != panel.shape or (mask is not None and mask.shape != panel.shape):
+                raise ValueError(f"a panel of {panel.shape} pixels does not fit data of {data.shape}")
+
+
+class Buffers(threading.local):
+    """Memory used again from image to image, each thread its own.
+
+    Large arrays are slow to get afresh: the time goes into page faults. What is read into a buffer is
+    overwritten by the next image read into the same buffers.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._file = bytearray()
+
+    def array(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of that shape and type, its contents unknown."""
+        kind = np.dtype(dtype)
+        array = self._arrays.get(kind.str)
+        if array is None or array.shape != shape:
+            array = self._arrays[kind.str] = np.empty(shape, kind)
+        return array
+
+    def read(self, path: Path) -> memoryview:
+        """The contents of a file."""
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            if len(self._file) < size:
+                self._file = bytearray(size)
+            view = memoryview(self._file)
+            return view[: file.readinto(view[:size])]
+
+
+def open_image(path: str | Path, frame: int | None = None, *, buffers: Buffers | None = None) -> Image:
+    """Read one image.
+
+    Args:
+        path: A CBF file, also one compressed with gzip or bzip2, or the HDF5 master file of an NXmx or EIGER
+            data collection. What the file is is seen from its contents, not its name.
+        frame: Which frame of an HDF5 file, from 0; the first if not given. A CBF file has frame 0 only.
+        buffers: Memory to read into, for many images in a row: an image is then good until the next is read
+            into the same buffers. Without it each image has memory of its own.
+
+    Raises:
+        MissingImageError: There is no such file, or it cannot be opened.
+        UnfinishedImageError: The file or the frame is not complete, or empty.
+        FrameRangeError: The file has no such frame.
+        BrokenImageError: The file contradicts itself or is damaged.
+        UnknownFormatError: It is not an image of a kind that is known here.
+    """
+    path = Path(path)
+    signature = _signature(path)
+    if signature.startswith(_HDF5_SIGNATURE):
+        from parvis_services.xray.nexus import read_frame
+
+        return read_frame(path, frame or 0, buffers or Buffers())
+    if signature.startswith((_CBF_SIGNATURE, _GZIP_SIGNATURE, _BZIP2_SIGNATURE)):
+        if frame:
+            raise FrameRangeError(path, f"there is no frame {frame}: a CBF file holds one image, frame 0")
+        from parvis_services.xray.cbf import read_cbf
+
+        return read_cbf(path, buffers or Buffers())
+    raise UnknownFormatError(path, "not an image that can be read here: neither CBF nor HDF5")
+
+
+def count_frames(path: str | Path) -> int | None:
+    """How many frames an HDF5 file has now, or None for a file of one image. Raises as `open_image`."""
+    path = Path(path)
+    if not _signature(path).startswith(_HDF5_SIGNATURE):
+        return None
+    from parvis_services.xray.nexus import opened
+
+    return opened(path).refresh()
+
+
+def _signature(path: Path) -> bytes:
+    """The first bytes of a file."""
+    try:
+        with path.open("rb") as file:
+            signature = file.read(len(_HDF5_SIGNATURE))
+    except IsADirectoryError:
+        raise MissingImageError(path, "is a directory, not an image file") from None
+    except FileNotFoundError:
+        raise MissingImageError(path, "there is no such file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MissingImageError(path, f"cannot be opened: {reason}") from None
+    if not signature:
+        raise UnfinishedImageError(path, "the file is empty: still to be written, or cut short")
+    return signature
