@@ -83,10 +83,12 @@ class _Checker:
             yield from self._parameters(node, contract)
             yield from self._outputs(node, contract)
         elif node.queue is not None and not self._is_external(node.queue):
-            advice = "or, if a program outside Parvis listens to it, list it under parvis.external_queues"
-            hint = suggestion(node.queue, self._contracts) or f"; known are {listed(sorted(self._contracts))}"
-            text = f"no service listens to it{hint}; correct it, {advice}"
-            yield Problem(place(node.place, ("queue", node.queue)), text)
+            hint = (
+                suggestion(node.queue, self._contracts) or f"; known are {listed(sorted(self._contracts))}."
+            )
+            advice = "If a program outside Parvis does, list the queue under parvis.external_queues"
+            text = f"no service listens to {quoted(node.queue)}{hint} {advice}"
+            yield Problem(place(node.place, ("queue",)), text)
 
     def _is_external(self, queue: str) -> bool:
         if "{" in queue or queue.startswith(_TRANSIENT):
