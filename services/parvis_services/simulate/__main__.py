@@ -41,7 +41,7 @@ def main() -> None:
 @click.option("--slowly", is_flag=True, help="Let CBF files grow in place.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print what was written, and the true centre, as JSON.")
-def grid(  # noqa: PLR0917 - one parameter an option
+def grid(
     directory: Path,
     columns: int,
     rows: int,

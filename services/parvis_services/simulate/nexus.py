@@ -46,8 +46,8 @@ class Series:
         images: how many there will be.
         shape: pixels of each (rows, columns).
         images_per_file: after so many a new data file begins.
-        linked: the virtual dataset names the data files through links in the master, as at Diamond, or
-            directly, as others do.
+        linked: the virtual dataset names the data files through links in the master and selects their images
+            one by one, as at Diamond; or it names them directly and takes all of each, as others do.
     """
 
     directory: Path
@@ -284,8 +284,11 @@ def _write_images(entry: h5py.Group, series: Series) -> None:
         name, stop = f"data_{file + 1:06d}", start + series.images_in(file)
         data[name] = h5py.ExternalLink(path.name, "/data")
         shape = (stop - start, *series.shape)
-        source = (".", f"/entry/data/{name}") if series.linked else (path.name, "data")
-        layout[start:stop] = h5py.VirtualSource(*source, shape=shape, dtype=np.uint32)
+        if series.linked:
+            source = h5py.VirtualSource(".", f"/entry/data/{name}", shape, np.uint32)
+            layout[start:stop] = source[: stop - start]
+        else:
+            layout[start:stop] = h5py.VirtualSource(path.name, "data", shape, np.uint32)
         start = stop
     data.create_virtual_dataset("data", layout, fillvalue=0)
     data["omega"] = h5py.SoftLink("/entry/sample/transformations/omega")

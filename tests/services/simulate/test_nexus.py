@@ -68,11 +68,14 @@ def test_all_images_are_read_through_the_master(tmp_path, linked, per_file):
     with opened(master) as file:
         data = file["/entry/data/data"]
         assert data.is_virtual
+        sources = {(Path(source.file_name).suffix, source.dset_name) for source in data.virtual_sources()}
         assert data.shape == (7, *SHAPE)
         for number, image in enumerate(made):
             np.testing.assert_array_equal(data[number], expected(image))
+    files = range(1, -(-7 // per_file) + 1)
+    assert sources == ({("", f"/entry/data/data_{f:06d}") for f in files} if linked else {(".h5", "data")})
     present = sorted(path.name for path in tmp_path.iterdir())
-    parts = [f"thau_1_{part:06d}.h5" for part in range(1, -(-7 // per_file) + 1)]
+    parts = [f"thau_1_{part:06d}.h5" for part in files]
     assert present == sorted(["thau_1.nxs", "thau_1_meta.h5", *parts])
 
 
