@@ -191,10 +191,10 @@ class Session:
         if destinations.memory.used > 2 * destinations.memory.limit:
             raise Refusal("the broker is out of memory for messages: consume some, or raise its limit")
         stated = headers.get("destination", "")
-        destination = self._targets.get(stated) or self._target(stated)
-        if statistics.is_request(destination):
-            self._ask(destination, headers)
+        if statistics.is_request(stated):
+            self._ask(check(stated, wildcards=True), headers)
             return
+        destination = self._targets.get(stated) or self._target(stated)
         message = self._message(destination, frame)
         if "transaction" in headers:
             self._transaction(headers).send(message)
