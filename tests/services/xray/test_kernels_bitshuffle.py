@@ -120,11 +120,13 @@ def chunk_with(block: bytes, size: int) -> bytes:
         ("a match longer than the block", bytes([0x1F, 0, 1, 0, 255, 255, 0, 0x00])),
         ("more literals than bytes", bytes([0xF0, 200]) + bytes(49)),
         ("more literals than the block holds", bytes([0xF0, 85]) + bytes(100)),
+        ("far more literals than the block holds", bytes([0xF0]) + b"\xff" * 16_000 + bytes(4_080_016)),
         ("a length without end", bytes([0xF0, 255, 255, 255])),
         ("an end after a match", bytes([0x1F, 0, 1, 0, 44])),
         ("too few bytes", bytes([0x80]) + bytes(8)),
         ("nothing", b""),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_impossible_lz4_block_is_an_error(what: str, block: bytes) -> None:
     with pytest.raises(ValueError, match="damaged or incomplete after 0 of 64 pixels"):
