@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -13,9 +13,6 @@ from parvis_services.messages import ImageResult, ImageSeen
 from parvis_services.paths import PathNotAllowed, allowed_path
 from parvis_services.xray.errors import ImageError, MissingImageError, UnfinishedImageError
 from parvis_services.xray.parameters import Algorithm, AnalysisParameters, Engine, MaskParameters
-
-if TYPE_CHECKING:
-    from parvis_services.xray.images import Buffers
 
 _SCAN_RANGE = re.compile(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*")
 
@@ -89,14 +86,6 @@ class PerImageAnalysis(Service[ImageSeen, PIAParameters]):
     prefetch: ClassVar[int] = 2  # the next image is at hand when one is done, and others get theirs
     max_retries: ClassVar[int] = 3
 
-    _buffers: Buffers
-
-    def start(self) -> None:
-        """Get the memory that images are read into."""
-        from parvis_services.xray.images import Buffers
-
-        self._buffers = Buffers()
-
     def process(self, payload: ImageSeen, step: Step[PIAParameters]) -> None:
         """Analyse the image and send the result on."""
         from parvis_services.xray.analysis import analyse
@@ -106,10 +95,10 @@ class PerImageAnalysis(Service[ImageSeen, PIAParameters]):
             path = allowed_path(payload.file, self.config.storage)
             parameters = step.parameters.analysis()
             frame = scan_range[0] - 1 if scan_range else None
-            result = analyse(path, parameters, frame=frame, buffers=self._buffers)
+            result = analyse(path, parameters, frame=frame)
         except (MissingImageError, UnfinishedImageError) as error:
             raise Retry(str(error), after=1) from error
-        except (ImageError, PathNotAllowed, ValueError) as error:
+        except (ImageError, PathNotAllowed, ValueError, RuntimeError) as error:
             raise Reject(str(error)) from error
         about_file = {
             key: value

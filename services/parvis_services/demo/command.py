@@ -1,0 +1,211 @@
+"""`parvis demo`: a whole grid scan on one machine, from the detector to the centre of the crystal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parvis.cli.options import json_option
+
+if TYPE_CHECKING:
+    from parvis_services.demo.plan import Plan
+    from parvis_services.demo.show import Findings
+    from parvis_services.demo.stage import Stage
+
+_READY_LIMIT = 60.0
+_JOB_LIMIT = 600.0
+_TICK = 0.15
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  parvis demo
+  parvis demo --images 'frames/*.cbf.bz2'
+  parvis demo --json | python3 -m json.tool
+"""
+)
+@click.option("--images", metavar="'DIR/*.cbf*'", help="Collect these frames instead of simulated ones.")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to put everything; must not exist. A new scratch directory by default.",
+)
+@click.option("--seed", type=click.IntRange(min=0), help="Which crystal to simulate; any by default.")
+@json_option
+def demo(images: str | None, directory: Path | None, seed: int | None, as_json: bool) -> None:
+    """Watch a grid scan being analysed, from the detector to the centre of the crystal.
+
+    Everything runs here: a message broker, an ISPyB database in a file, the services, a detector that writes
+    frames one after another. No server is needed, nothing is downloaded, and all of it stops at the end.
+    """
+    try:
+        from parvis_services.demo.plan import NoScan, existing_plan, simulated_plan
+        from parvis_services.demo.show import Findings
+    except ImportError as error:
+        raise click.ClickException(
+            f"The demonstration needs more: pip install 'parvis[demo]' ({error})"
+        ) from None
+    seed = time.time_ns() % 100_000 if seed is None else seed
+    try:
+        plan = existing_plan(images) if images else simulated_plan(seed)
+    except NoScan as error:
+        raise click.ClickException(str(error)) from None
+    place = _new_directory(directory)
+    findings = Findings(plan)
+    summary = _perform(place, plan, findings, quiet=as_json)
+    if as_json:
+        _print_json(place, findings, summary)
+    else:
+        _print_end(place, findings, summary)
+    if findings.failure or findings.found_centre is None:
+        raise click.exceptions.Exit(1)
+
+
+def _new_directory(directory: Path | None) -> Path:
+    import tempfile
+
+    if directory is None:
+        return Path(tempfile.mkdtemp(prefix="parvis-demo-"))
+    try:
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise click.ClickException(f"{directory} cannot be made: {error.strerror}") from None
+    return directory.resolve()
+
+
+def _perform(place: Path, plan: Plan, findings: Findings, *, quiet: bool) -> dict[str, Any]:
+    """Run the scan and its analysis; return what is to be counted at the end."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from parvis_services.demo.show import draw_picture, live_view
+    from parvis_services.demo.stage import stage
+
+    console = Console(stderr=True, quiet=quiet)
+    console.print(f"Collecting {plan.what}, in {place}", highlight=False)
+    console.print("Starting a database, a broker and eight instances of services ...")
+    began = time.monotonic()
+    with stage(place, plan) as ready:
+        _wait_until_ready(ready)
+        console.print(
+            f"Ready after {time.monotonic() - began:.1f} s. The detector starts, and `parvis go` is called."
+        )
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+            _follow(
+                ready,
+                plan,
+                findings,
+                lambda phase: live.update(live_view(findings, ready.states, phase), refresh=True),
+                shown=console.is_terminal and not quiet,
+            )
+        summary = {"rows": _count_rows(ready, findings), "datagrams": len(ready.listener.images)}
+    draw_picture(findings, place / "heatmap.png")
+    return summary | {"seconds": round(time.monotonic() - began, 1)}
+
+
+def _wait_until_ready(ready: Stage) -> None:
+    deadline = time.monotonic() + _READY_LIMIT
+    while not ready.are_ready:
+        if time.monotonic() > deadline:
+            raise click.ClickException(
+                f"The services did not start within {_READY_LIMIT:g} s; see {ready.directory / 'logs'}"
+            )
+        time.sleep(_TICK)
+
+
+def _follow(ready: Stage, plan: Plan, findings: Findings, show: Any, *, shown: bool) -> None:
+    """Start detector and job, and take in what comes of them until the end."""
+    import threading
+
+    import orjson
+
+    job = ready.start_job(_JOB_LIMIT)
+    detector = ready.collect(plan)
+
+    def read() -> None:
+        assert job.stdout is not None  # noqa: S101 - it is a pipe
+        for line in job.stdout:
+            findings.take(orjson.loads(line))
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        while reader.is_alive():
+            reader.join(_TICK)
+            if shown:
+                show("Collecting" if detector.poll() is None else "Analysing")
+            if detector.poll() not in (None, 0):
+                raise click.ClickException(
+                    f"The detector failed; see {ready.directory / 'logs' / 'detector.log'}"
+                )
+        if job.wait() and findings.failure is None:
+            findings.failure = "parvis go ended with an error"
+    finally:
+        for process in (job, detector):
+            process.terminate()
+            process.wait()
+
+
+def _count_rows(ready: Stage, findings: Findings) -> int:
+    """Rows of per-image results, once all are written: they and the results come by different ways."""
+    deadline = time.monotonic() + 10
+    while (rows := ready.stored_images()) < len(findings.images) and time.monotonic() < deadline:
+        time.sleep(_TICK)
+    return rows
+
+
+def _result_files(place: Path) -> dict[str, str]:
+    found = {
+        "centre": next(place.rglob("Dials5AResults.json"), None),
+        "images": next(place.rglob("results.jsonl"), None),
+        "picture": place / "heatmap.png",
+        "database": place / "ispyb.sqlite",
+        "logs": place / "logs",
+    }
+    return {name: str(path) for name, path in found.items() if path is not None}
+
+
+def _print_json(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
+    import orjson
+
+    content = {
+        "success": findings.failure is None and findings.found_centre is not None,
+        "reason": findings.failure,
+        "recipe_id": findings.recipe_id,
+        "centre": findings.centre,
+        "true_centre_box": findings.plan.centre,
+        "images": [findings.images[number] for number in sorted(findings.images)],
+        "files": _result_files(place),
+        **summary,
+    }
+    sys.stdout.buffer.write(orjson.dumps(content) + b"\n")
+
+
+def _print_end(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from parvis_services.demo.show import centre_text, print_results
+
+    console = Console(highlight=False)
+    print_results(console, findings)
+    if findings.failure:
+        console.print(f"Failed: {findings.failure}", style="red")
+    console.print(f"\n{centre_text(findings)}", style="bold")
+    console.print(
+        f"{len(findings.images)} images analysed, {summary['rows']} rows in ISPyB, {summary['datagrams']} "
+        f"datagrams to GDA, {summary['seconds']} s in all.\n"
+    )
+    files = _result_files(place)
+    for name, path in files.items():
+        console.print(f"  {name:<9} {path}", soft_wrap=True)
+    example = next((place / "data").rglob("*.cbf*"), None)
+    console.print("\nTry next:")
+    if example is not None:
+        console.print(f"  parvis analyse {example}", soft_wrap=True)
+    console.print(f"  parvis find 1 --ispyb sqlite:///{files['database']}", soft_wrap=True)
+    console.print("  parvis recipe draw per-image-analysis-gridscan")

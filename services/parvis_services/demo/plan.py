@@ -1,0 +1,104 @@
+"""What the demonstration collects: a simulated grid scan, or frames that are there already."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+from parvis_services.xray.grid import Grid
+
+COLUMNS, ROWS = 14, 10
+BOX_UM = 20.0
+_RATE = 14.0  # images a second
+_FRAME = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)(?P<suffix>\.cbf(?:\.gz|\.bz2)?)")
+
+
+class NoScan(Exception):
+    """The frames that were given cannot be collected as a grid scan."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid scan to be collected.
+
+    Attributes:
+        grid: Its boxes.
+        template: Names of the images, with a `#` for each digit of the number.
+        first: Number of the first image.
+        what: What it is, for people.
+        centre: Where the crystal really is (x, y), in grid boxes, if anybody knows.
+        detector: Arguments of `python -m parvis_services.simulate`, in which `{directory}` stands for where
+            the images go.
+    """
+
+    grid: Grid
+    template: str
+    first: int
+    what: str
+    centre: tuple[float, float] | None
+    detector: tuple[str, ...]
+
+    def detector_command(self, directory: Path) -> list[str]:
+        """Return the command that collects the images into a directory."""
+        arguments = [str(directory) if word == "{directory}" else word for word in self.detector]
+        return [sys.executable, "-m", "parvis_services.simulate", *arguments]
+
+
+def simulated_plan(seed: int) -> Plan:
+    """Return the plan of a synthetic scan; the same seed gives the same crystal and the same frames."""
+    from parvis_services.simulate.collect import GridScan
+
+    grid = Grid(COLUMNS, ROWS, snaked=True)
+    options = {"--columns": COLUMNS, "--rows": ROWS, "--rate": _RATE, "--seed": seed}
+    detector = [word for name, value in options.items() for word in (name, str(value))]
+    return Plan(
+        grid=grid,
+        template="grid_1_#####.cbf",
+        first=1,
+        what=f"a simulated crystal in a grid of {COLUMNS} x {ROWS} images",
+        centre=GridScan(grid, seed=seed).mounted.centre,
+        detector=("grid", "{directory}", *detector),
+    )
+
+
+def existing_plan(pattern: str, interval: float = 0.1) -> Plan:
+    """Return the plan of a line scan of frames that are there already.
+
+    Args:
+        pattern: Their names, with `*` and `?`.
+        interval: Seconds between frames.
+
+    Raises:
+        NoScan: There are none, or they are not numbered CBF files.
+    """
+    files = sorted(Path(name).resolve() for name in glob(str(Path(pattern).expanduser())))  # noqa: PTH207
+    if not files:
+        raise NoScan(f"there are no files {pattern}")
+    first, template = _template(files)
+    return Plan(
+        grid=Grid(len(files), 1),
+        template=template,
+        first=first,
+        what=f"{len(files)} frames, {files[0].name} to {files[-1].name}",
+        centre=None,
+        detector=("copy", *map(str, files), "{directory}", "--interval", str(interval), "--jitter", "0.8"),
+    )
+
+
+def _template(files: Sequence[Path]) -> tuple[int, str]:
+    """First number and name template of consecutively numbered files."""
+    parts = [_FRAME.fullmatch(file.name) for file in files]
+    frames = [part for part in parts if part is not None]
+    if len(frames) < len(files):
+        other = files[parts.index(None)].name
+        raise NoScan(f"{other} is not a numbered CBF file, such as grid_0001.cbf, .cbf.gz or .cbf.bz2")
+    first = frames[0]
+    for number, frame in enumerate(frames, start=int(first["number"])):
+        same = (frame["prefix"], frame["suffix"]) == (first["prefix"], first["suffix"])
+        if not same or int(frame["number"]) != number or len(frame["number"]) != len(first["number"]):
+            raise NoScan(f"{frame.string} does not follow on the file before it: number them one by one")
+    return int(first["number"]), f"{first['prefix']}{'#' * len(first['number'])}{first['suffix']}"

@@ -1,0 +1,154 @@
+"""What the demonstration shows: the grid filling in, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from parvis_services.demo.heatmap import draw_png
+from parvis_services.demo.plan import BOX_UM, Plan
+from parvis_services.demo.terminal_heatmap import terminal_heatmap
+
+_MOST_ROWS = 40
+_BEST_ROWS = 15
+
+
+@dataclass
+class Findings:
+    """What is known of the scan so far.
+
+    Attributes:
+        plan: What is collected.
+        images: Result of each image, by its number in the scan, from 1.
+        centre: What the centring found, once it has.
+        recipe_id: The recipe ID, once the recipe runs.
+        failure: Why it failed, if it did.
+        over: Whether nothing more will come.
+    """
+
+    plan: Plan
+    images: dict[int, dict[str, Any]] = field(default_factory=dict[int, "dict[str, Any]"])
+    centre: dict[str, Any] | None = None
+    recipe_id: str | None = None
+    failure: str | None = None
+    over: bool = False
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Learn from an event of `parvis go --wait --json`."""
+        result = event.get("result") or {}
+        match event.get("event"):
+            case "started":
+                self.recipe_id = event.get("recipe_id")
+            case "image":
+                self.images[result["file-number"]] = result
+            case "centre":
+                self.centre = result["results"][0] if result.get("results") else None
+            case "end":
+                self.over = True
+                self.failure = event.get("reason")
+            case _:
+                pass
+
+    @property
+    def counts(self) -> list[float]:
+        """Spots on each image in order of acquisition, NaN for those not analysed yet."""
+        return [
+            self.images[number]["n_spots_total"] if number in self.images else math.nan
+            for number in range(1, self.plan.grid.size + 1)
+        ]
+
+    @property
+    def found_centre(self) -> tuple[float, float] | None:
+        """The centre (x, y) in grid boxes, if one was found."""
+        if self.centre is None or self.centre.get("centre_x_box") is None:
+            return None
+        return self.centre["centre_x_box"], self.centre["centre_y_box"]
+
+
+def live_view(findings: Findings, states: Mapping[str, tuple[str, str]], phase: str) -> RenderableType:
+    """What is shown while it runs."""
+    done, expected = len(findings.images), findings.plan.grid.size
+    line = Text.assemble((f"{phase}  ", "bold"), f"{done} of {expected} images analysed")
+    return Group(
+        line,
+        _services(states),
+        Text(),
+        terminal_heatmap(findings.plan.grid, findings.counts, findings.found_centre),
+    )
+
+
+def _services(states: Mapping[str, tuple[str, str]]) -> Text:
+    busy = Counter(name for name, state in states.values() if state == "processing")
+    text = Text()
+    for name, count in sorted(Counter(name for name, _ in states.values()).items()):
+        number = f" x{count}" if count > 1 else ""
+        text.append(f"{name}{number}", style="green" if busy[name] else "dim")
+        text.append("* " if busy[name] else "  ")
+    return text
+
+
+def draw_picture(findings: Findings, path: Path) -> None:
+    """Draw the heat map of the grid with the centre marked."""
+    best = findings.centre.get("best_image") if findings.centre else None
+    draw_png(
+        path,
+        findings.plan.grid,
+        findings.counts,
+        centre=findings.found_centre,
+        best_image=best,
+        box_um=(BOX_UM, BOX_UM),
+        title="Grid scan: spots on each image",
+    )
+
+
+def print_results(console: Console, findings: Findings) -> None:
+    """Print the table of images and the heat map."""
+    console.print(_table(findings))
+    console.print(terminal_heatmap(findings.plan.grid, findings.counts, findings.found_centre))
+
+
+def _table(findings: Findings) -> Table:
+    numbers = sorted(findings.images)
+    caption = None
+    if len(numbers) > _MOST_ROWS:
+        numbers = sorted(numbers, key=lambda number: -findings.images[number]["n_spots_total"])[:_BEST_ROWS]
+        caption = f"the {_BEST_ROWS} of {len(findings.images)} images with the most spots"
+    table = Table(box=None, header_style="bold", caption=caption, pad_edge=False)
+    for heading in ("image", "column", "row", "spots", "off ice", "resolution", "intensity"):
+        table.add_column(heading, justify="right")
+    for number in numbers:
+        image = findings.images[number]
+        column, row = findings.plan.grid.position(number)
+        resolution = image["estimated_d_min"]
+        table.add_row(
+            str(number),
+            str(column + 1),
+            str(row + 1),
+            str(image["n_spots_total"]),
+            str(image["n_spots_no_ice"]),
+            f"{resolution:.2f} Å" if resolution > 0 else "-",
+            f"{image['total_intensity']:.0f}",
+        )
+    return table
+
+
+def centre_text(findings: Findings) -> str:
+    """Say where the crystal is, and how far that is from the truth where it is known."""
+    found = findings.found_centre
+    if found is None:
+        return "No crystal was found."
+    best = findings.centre.get("best_image") if findings.centre else None
+    text = f"The crystal's centre is at box ({found[0]:.2f}, {found[1]:.2f}); best image {best}."
+    if findings.plan.centre is not None:
+        off = math.dist(found, findings.plan.centre) * BOX_UM
+        x, y = findings.plan.centre
+        text += f"\nIt was put at ({x:.2f}, {y:.2f}): {off:.0f} µm away, with boxes of {BOX_UM:.0f} µm."
+    return text

@@ -1,0 +1,211 @@
+"""Everything the demonstration needs on one machine: database, broker, services, a detector, a listener."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from parvis.service.supervisor import Supervisor
+from parvis.transport.base import Message, Transport
+from parvis.transport.embedded import BrokerThread
+from parvis_services.demo.plan import BOX_UM, Plan
+from parvis_services.ispyb import collections
+from parvis_services.ispyb.database import Database
+from parvis_services.ispyb.schema import create_schema
+
+NAMESPACE = "demo"
+RECIPE = "per-image-analysis-gridscan"
+SERVICES = {
+    "Dispatcher": 1,
+    "FileWatcher": 1,
+    "PerImageAnalysis": 2,
+    "XRayCentring": 1,
+    "ISPyBPIA": 1,
+    "NotifyGDA": 1,
+    "JSONLines": 1,
+}
+_TABLES = (
+    *("Proposal", "BLSession", "DataCollectionGroup", "DataCollection", "GridInfo", "Detector", "BLSample"),
+    *("Crystal", "Protein", "DiffractionPlan", "Container", "ProcessingPipeline", "EnergyScan"),
+    *("ImageQualityIndicators", "ProcessingJob", "ProcessingJobParameter", "ProcessingJobImageSweep"),
+    *("BLSampleGroup", "BLSampleGroup_has_BLSample", "PDB", "Protein_has_PDB", "EventChain", "Event"),
+    *("EventType", "ExperimentType", "BLSampleType_has_Component"),
+)
+
+
+class Listener:
+    """Stands for GDA: counts the datagrams that tell of images."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.images: set[str] = set()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self._socket.getsockname()[1]
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self._socket.recv(4096):
+                self.images.add(data.decode("latin-1").split(":")[2])
+
+
+@dataclass
+class Stage:
+    """What is there while the demonstration runs.
+
+    Attributes:
+        directory: Where everything is.
+        dcid: Number of the data collection.
+        images: Where its images go.
+        environment: Variables that lead programs to broker and database.
+        transport: A connection to the broker.
+        listener: What hears the datagrams.
+        states: What each instance of a service says that it does.
+    """
+
+    directory: Path
+    dcid: int
+    images: Path
+    environment: Mapping[str, str]
+    transport: Transport
+    listener: Listener
+    states: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+
+    @property
+    def are_ready(self) -> bool:
+        """Whether as many instances as were started have said that they are idle."""
+        ready = [name for name, state in self.states.values() if state in {"idle", "processing"}]
+        return len(ready) >= sum(SERVICES.values())
+
+    def start_job(self, limit: float) -> subprocess.Popen[bytes]:
+        """Call `parvis go --wait --json` for the data collection."""
+        settings = ("gda_host=127.0.0.1", f"gda_port={self.listener.port}")
+        variables = [word for setting in settings for word in ("-s", setting)]
+        command = [sys.executable, "-m", "parvis", "go", "-r", RECIPE, *variables]
+        command += [f"--wait={limit:g}", "--json", str(self.dcid)]
+        return subprocess.Popen(command, env=os.environ | dict(self.environment), stdout=subprocess.PIPE)
+
+    def collect(self, plan: Plan) -> subprocess.Popen[bytes]:
+        """Have the detector collect the images."""
+        with (self.directory / "logs" / "detector.log").open("ab") as log:
+            return subprocess.Popen(plan.detector_command(self.images), stdout=log, stderr=log)
+
+    def stored_images(self) -> int:
+        """How many per-image results are in the database."""
+        import sqlalchemy as sa
+
+        database = Database(self.environment["PARVIS_ISPYB_URL"])
+        table = database.table("ImageQualityIndicators")
+        with database.reading() as connection:
+            count = connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+        database.close()
+        return count
+
+    def hear_status(self, message: Message) -> None:
+        """Take in a status broadcast."""
+        with contextlib.suppress(orjson.JSONDecodeError):
+            card: dict[str, Any] = orjson.loads(message.body)
+            self.states[str(card.get("host"))] = (str(card.get("service")), str(card.get("statustext")))
+
+
+@contextlib.contextmanager
+def stage(directory: Path, plan: Plan) -> Generator[Stage]:
+    """Set the stage for a plan, in a directory; clear it at the end, all but the files."""
+    visit = directory / "data" / "cm99999-1"
+    images = visit / "xraycentring"
+    (directory / "logs").mkdir(parents=True)
+    images.mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+        broker = stack.enter_context(BrokerThread(port=0))
+        url = f"sqlite:///{directory / 'ispyb.sqlite'}"
+        dcid = _fill_database(url, plan, images)
+        environment = _environment(directory, broker.port, url)
+        stack.enter_context(_running_services(environment, directory / "logs"))
+        transport = _transport(broker.port)
+        transport.connect()
+        stack.callback(transport.disconnect)
+        listener = Listener()
+        stack.callback(listener.close)
+        ready = Stage(directory, dcid, images, environment, transport, listener)
+        transport.subscribe_broadcast("transient.status", ready.hear_status)
+        yield ready
+
+
+def _transport(port: int) -> Transport:
+    from parvis.transport.stomp import StompTransport
+
+    return StompTransport([("127.0.0.1", port)], "", "", NAMESPACE)
+
+
+def _environment(directory: Path, port: int, url: str) -> dict[str, str]:
+    return {
+        "PARVIS_STOMP_HOST": "127.0.0.1",
+        "PARVIS_STOMP_PORT": str(port),
+        "PARVIS_STOMP_PREFIX": NAMESPACE,
+        "PARVIS_ISPYB_URL": url,
+        "PARVIS_LOGBOOK_LOCATION": str(directory / "logbook"),
+        "PARVIS_FALLBACK_LOCATION": str(directory / "dropfiles"),
+        "ZOCALO_CONFIG": "",
+    }
+
+
+def _fill_database(url: str, plan: Plan, images: Path) -> int:
+    """Make the database with a proposal, a visit and a grid scan that has just begun; return its number."""
+    database = Database(url)
+    create_schema(database, tables=_TABLES)
+    proposal = collections.create_proposal(database, "cm", 99999, title="Demonstration")
+    session = collections.create_session(database, proposal, visit=1, beamline="i03")
+    group = collections.create_group(database, session, experiment="Mesh")
+    dcid = collections.create_collection(
+        database,
+        group,
+        directory=str(images),
+        template=plan.template,
+        images=plan.grid.size,
+        first=plan.first,
+    )
+    collections.create_grid(
+        database,
+        dcid,
+        steps=(plan.grid.steps_x, plan.grid.steps_y),
+        step_size=(BOX_UM / 1000, BOX_UM / 1000),
+        orientation=plan.grid.orientation,
+        snaked=plan.grid.snaked,
+        offset=(100.0, 100.0),
+        microns_per_pixel=(1.0, 1.0),
+    )
+    database.close()
+    return dcid
+
+
+@contextlib.contextmanager
+def _running_services(environment: Mapping[str, str], logs: Path) -> Iterator[None]:
+    commands = [
+        (name, [sys.executable, "-m", "parvis", "service", "-s", name])
+        for name, count in SERVICES.items()
+        for _ in range(count)
+    ]
+    supervisor = Supervisor(commands, environment, logs)
+    thread = threading.Thread(target=supervisor.run, name="supervisor", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        supervisor.stop()
+        thread.join()
