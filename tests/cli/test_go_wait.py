@@ -213,6 +213,21 @@ def test_no_crystal_is_a_result(beamline: Beamline):
     assert "Centre: No good images found" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("centre", "says"),
+    [
+        ({"results": [{"centre_of_mass": [6.6242, 6.0, 8.66]}]}, "Centre: box 6.62, 6.00, 8.66\n"),
+        ({"results": 7, "message": "odd"}, "Centre: odd\n"),
+        ({"results": [{"centre_of_mass": ["x"]}, 3]}, "Centre: no crystal was found\n"),
+    ],
+)
+def test_centres_of_other_forms(beamline: Beamline, centre: dict[str, Any], says: str):
+    beamline.answer(GRIDSCAN, [*WHOLE_JOB[:-1], (3, "success", centre)])
+    result = go("12", "--wait=30")
+    assert result.exit_code == 0
+    assert says in result.stdout
+
+
 def test_image_delivered_twice_counts_once(beamline: Beamline):
     beamline.answer(GRIDSCAN, [(2, "result", image(1)), (2, "result", image(1)), *WHOLE_JOB])
     result = go("12", "--wait=30", "--json")

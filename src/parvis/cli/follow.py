@@ -40,8 +40,8 @@ def follow(
     started = time.monotonic()
     connection = transport.connection
     with _Progress(shown=report is None and sys.stderr.isatty()) as progress:
-        while not job.is_over and time.monotonic() < started + limit:
-            event = _next(job, inbox)
+        while not job.is_over and (left := started + limit - time.monotonic()) > 0:
+            event = _next(job, inbox, min(left, _TICK))
             if event is not None and report is not None:
                 report(**event)
             progress.show(job)
@@ -55,9 +55,9 @@ def follow(
     return reason is None
 
 
-def _next(job: Job, inbox: queue.SimpleQueue[Message]) -> dict[str, Any] | None:
+def _next(job: Job, inbox: queue.SimpleQueue[Message], timeout: float) -> dict[str, Any] | None:
     try:
-        return job.take(inbox.get(timeout=_TICK))
+        return job.take(inbox.get(timeout=timeout))
     except queue.Empty:
         return None
 
@@ -113,8 +113,8 @@ def _print(job: Job, reason: str | None) -> None:
     if job.images:
         _print_images(console, list(job.images.values()))
     for centre in job.centres.values():
-        for result in centre.get("results") or [centre]:
-            console.print(_centre_line(result))
+        for line in _centre_lines(centre):
+            console.print(line)
     if job.watches_nothing and reason is None:
         console.print(f"Started as {job.recipe_id}; nothing in this recipe reports back.")
     elif reason is None:
@@ -166,13 +166,20 @@ def _shown(image: dict[str, Any], name: str, form: str = "") -> str:
     return "-" if value < 0 else format(value, form)
 
 
+def _centre_lines(centre: dict[str, Any]) -> list[str]:
+    results = centre.get("results")
+    found = cast("list[Any]", results) if isinstance(results, list) else []
+    objects = [cast("dict[str, Any]", result) for result in found or [centre] if isinstance(result, dict)]
+    return [_centre_line(result) for result in objects]
+
+
 def _centre_line(result: dict[str, Any]) -> str:
     best = result.get("best_image")
     best = f"; best image {best}" if isinstance(best, int) else ""
-    if isinstance(result.get("centre_x_box"), float):
+    if isinstance(result.get("centre_x_box"), int | float):
         return f"Centre: box {_pair(result, '_box')}, pixel {_pair(result, '')}{best}"
-    place = result.get("centre_of_mass")
-    if isinstance(place, list):
+    place: Any = result.get("centre_of_mass")
+    if isinstance(place, list) and all(isinstance(value, int | float) for value in cast("list[Any]", place)):
         return "Centre: box " + ", ".join(f"{value:.2f}" for value in cast("list[float]", place)) + best
     return f"Centre: {printable(str(result.get('message') or 'no crystal was found'))}"
 

@@ -59,10 +59,10 @@ class Job:
             if not is_recipe_message(message.headers):
                 return self._take_failure(parse_json(message.body))
             envelope = Envelope.parse(message.body)
+            if self._recipe is None:
+                self._plan(envelope)
         except MalformedMessage:
             return None
-        if self._recipe is None:
-            self._plan(envelope)
         sender = envelope.path[-1] if envelope.path else 0
         return self._take_event(_event(envelope.node), sender, _as_object(envelope.payload))
 
@@ -155,7 +155,7 @@ class Job:
 
     def _plan(self, envelope: Envelope) -> None:
         """Read from the recipe what will be sent back."""
-        for number, _, target in _links(envelope.recipe):
+        for number, _, target in list(_links(envelope.recipe)):
             match _event(envelope.recipe.get(str(target))):
                 case "finished":
                     self._watchers[number] = _Watcher(_images_in(envelope.recipe[str(number)]))

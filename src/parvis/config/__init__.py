@@ -242,7 +242,11 @@ class Config:
                 "ask for it with -t StompTransport or PARVIS_TRANSPORT"
             )
         stomp = self.stomp
-        return StompTransport(stomp.hosts, stomp.username, stomp.password, stomp.prefix)
+        tls = stomp.tls_context()
+        try:
+            return StompTransport(stomp.hosts, stomp.username, stomp.password, stomp.prefix, tls=tls)
+        except ValueError as error:
+            raise ConfigError(f"STOMP: {error}") from None
 
     def activate_foreign(self) -> dict[str, Any]:
         """Activate plugins that are not ours; return what each returned, by name of its configuration.

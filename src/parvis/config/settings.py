@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ssl
 
 STOMP_PORT = 61613
 
@@ -22,6 +26,8 @@ class StompSettings:
         username: Whom to log in as; empty for no log-in.
         password: The password.
         prefix: Namespace that all queues and topics are in, such as `zocalo`; empty for none.
+        tls: Whether the connection is encrypted and the broker must prove who it is.
+        tls_ca: File with the certificates of the authorities to trust, if not those of this machine.
     """
 
     host: str = "localhost"
@@ -29,6 +35,8 @@ class StompSettings:
     username: str = "admin"
     password: str = field(default="password", repr=False)
     prefix: str = "zocalo"
+    tls: bool = False
+    tls_ca: str | None = None
 
     @property
     def hosts(self) -> list[tuple[str, int]]:
@@ -41,6 +49,21 @@ class StompSettings:
         if not hosts:
             raise ConfigError("the STOMP broker has no host: set host, or PARVIS_STOMP_HOST")
         return hosts
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return what checks the certificate of the broker, or None for a connection without TLS.
+
+        Raises:
+            ConfigError: The file with the authorities cannot be read.
+        """
+        if not self.tls:
+            return None
+        import ssl
+
+        try:
+            return ssl.create_default_context(cafile=self.tls_ca)
+        except OSError as error:
+            raise ConfigError(f"tls_ca: cannot use {self.tls_ca}: {error.strerror or 'malformed'}") from None
 
 
 def _host_and_port(entry: str, default: int) -> tuple[str, int]:

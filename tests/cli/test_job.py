@@ -1,0 +1,70 @@
+"""What whoever waits makes of messages that no honest recipe sends."""
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from parvis.cli.job import Job
+from parvis.recipe.watch import SERVICE_LABEL
+from parvis.transport.base import Message
+
+EVENTS = ["started", "image", "finished", "timeout", "centred", "abort", "nonesuch"]
+
+NAMES = ["every", "every-0", "finally", "result", "files-seen", "files-expected", "success", "results"]
+
+scalars = (
+    st.none() | st.booleans() | st.integers(-3, 5) | st.sampled_from(["", "1", "x", "every", "select-0"])
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=6,
+)
+nodes = st.fixed_dictionaries(
+    {},
+    optional={
+        "queue": st.sampled_from(["filewatcher", "per_image_analysis", "reduce.xray_centering"]),
+        "service": st.just(SERVICE_LABEL) | values,
+        "parameters": st.fixed_dictionaries({"event": st.sampled_from(EVENTS)}) | values,
+        "output": st.dictionaries(
+            st.sampled_from(["every", "every-0", "result", "finally"]), st.integers(1, 4)
+        )
+        | values,
+    },
+)
+recipes = st.fixed_dictionaries(
+    {"1": nodes, "2": nodes}, optional={"3": nodes | values, "4": nodes, "start": values}
+)
+
+
+def message(body: bytes, **headers: str) -> Message:
+    return Message("transient.go", body, headers, "1", 1)
+
+
+@given(
+    recipe=recipes, pointer=st.integers(1, 4), path=st.lists(st.integers(0, 5), max_size=2), payload=values
+)
+def test_no_recipe_message_is_too_strange(recipe: Any, pointer: int, path: list[int], payload: Any):
+    body = {"recipe": recipe, "recipe-pointer": pointer, "recipe-path": path, "payload": payload}
+    job = Job()
+    job.take(message(json.dumps(body).encode(), **{"workflows-recipe": "True"}))
+    assert job.is_over in {True, False}
+    assert job.failure is None or isinstance(job.failure, str)
+
+
+@given(body=st.binary(max_size=20) | values.map(lambda value: json.dumps(value).encode()))
+def test_no_other_message_is_too_strange(body: bytes):
+    job = Job()
+    assert job.take(message(body)) is None
+    assert job.take(message(body, **{"workflows-recipe": "True"})) is None
+    assert not job.is_over
+
+
+def test_reason_of_the_dispatcher_is_heard():
+    job = Job()
+    event = job.take(message(b'{"parvis-error": "no such recipe"}'))
+    assert event == {"event": "rejected", "reason": "no such recipe"}
+    assert job.is_over
+    assert job.failure == "The dispatcher started nothing: no such recipe"
