@@ -1,0 +1,192 @@
+"""`parvis analyse`: per-image analysis of files in the terminal, without a broker."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from parvis_services.xray.parameters import AnalysisParameters
+    from parvis_services.xray.statistics import ImageAnalysis
+
+
+class _FrameRange(click.ParamType):
+    """`A:B`, `A:`, `:B` or one number."""
+
+    name = "frames"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> slice:
+        if isinstance(value, slice):
+            return value
+        first, colon, end = str(value).partition(":")
+        try:
+            start = int(first) if first else 0
+            stop = (int(end) if end else None) if colon else start + 1
+        except ValueError:
+            start, stop = -1, None
+        if start < 0 or (stop is not None and stop <= start) or value == "":
+            self.fail(f"{value!r} is not a range of frames such as 0:100, 100: or 7", param, ctx)
+        return slice(start, stop)
+
+
+@click.command(no_args_is_help=True)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--algorithm",
+    type=click.Choice(["dispersion", "dispersion_extended"]),
+    default="dispersion",
+    show_default=True,
+    help="How strong pixels are told from background.",
+)
+@click.option("--d-min", type=float, metavar="Å", help="Leave out spots of higher resolution than this.")
+@click.option(
+    "--d-max",
+    type=float,
+    metavar="Å",
+    default=40.0,
+    show_default=True,
+    help="Leave out spots of lower resolution than this.",
+)
+@click.option(
+    "--frames",
+    type=_FrameRange(),
+    metavar="A:B",
+    help="Of HDF5 files: frames A to B-1, counted from 0; or one frame.  [default: all]",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["parvis", "dials"]),
+    default="parvis",
+    show_default=True,
+    help="Who does it: Parvis, or DIALS where that is installed.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
+def analyse(
+    files: tuple[str, ...],
+    algorithm: Any,
+    d_min: float | None,
+    d_max: float,
+    frames: slice | None,
+    engine: Any,
+    as_json: bool,
+) -> None:
+    """Find spots on images, and say how far they diffract.
+
+    Takes CBF files, also ones compressed with gzip or bzip2, and HDF5 master files (NXmx, EIGER). A file
+    that cannot be read is named on stderr, and the others are still done. Exit code: 0 all done, 1 not all,
+    2 wrong usage.
+
+    \b
+    Examples:
+      parvis analyse thau_3_2_0003.cbf.bz2
+      parvis analyse grid/*.cbf --algorithm dispersion_extended --d-min 2
+      parvis analyse insulin_master.h5 --frames 0:100 --json
+    """
+    from parvis_services.xray.parameters import AnalysisParameters
+
+    try:
+        parameters = AnalysisParameters(algorithm=algorithm, d_min=d_min, d_max=d_max, engine=engine)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    failures: list[str] = []
+    results = _results(files, frames, parameters, failures)
+    if as_json:
+        import orjson
+
+        for file, frame, result in results:
+            where = {"file": file} if frame is None else {"file": file, "frame": frame}
+            click.echo(orjson.dumps({**where, **result.as_dict()}))
+    else:
+        _print_table(list(results))
+    if failures:
+        sys.exit(1)
+
+
+def _results(
+    files: tuple[str, ...], frames: slice | None, parameters: AnalysisParameters, failures: list[str]
+) -> Iterator[tuple[str, int | None, ImageAnalysis]]:
+    """What each image gives; errors go to stderr and into `failures`."""
+    from parvis_services.xray.analysis import analyse as analyse_image
+    from parvis_services.xray.errors import ImageError, UnfinishedImageError
+
+    for file in files:
+        try:
+            numbers = _frame_numbers(file, frames)
+        except ImageError as error:
+            _report(str(error), failures)
+            continue
+        for frame in numbers:
+            try:
+                yield file, frame, analyse_image(file, parameters, frame=frame)
+            except ImageError as error:
+                _report(str(error), failures)
+                if isinstance(error, UnfinishedImageError):
+                    break
+            except RuntimeError as error:
+                raise click.UsageError(str(error)) from None
+
+
+def _frame_numbers(file: str, frames: slice | None) -> range | list[None]:
+    from parvis_services.xray.errors import FrameRangeError
+    from parvis_services.xray.images import count_frames
+
+    count = count_frames(file)
+    if count is None:
+        return [None]
+    numbers = range(count)[frames or slice(None)]
+    if not numbers:
+        raise FrameRangeError(file, f"it has {count} frames, numbered from 0: none of them was asked for")
+    return numbers
+
+
+def _report(message: str, failures: list[str]) -> None:
+    failures.append(message)
+    click.echo(f"Error: {message}", err=True)
+
+
+def _print_table(results: list[tuple[str, int | None, ImageAnalysis]]) -> None:
+    if not results:
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    files = {file for file, _, _ in results}
+    short = len({Path(file).name for file in files}) == len(files)
+    with_frames = any(frame is not None for _, frame, _ in results)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        header_style="bold",
+        caption="Resolution limits in Å by three methods; - where there are too few spots.",
+        caption_justify="left",
+    )
+    table.add_column("image", overflow="fold")
+    for name in (
+        *(["frame"] if with_frames else []),
+        *("spots", "no ice", ">4 Å", "intensity", "d_min", "distl 1", "distl 2"),
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for file, frame, result in results:
+        table.add_row(
+            Path(file).name if short else file,
+            *(["" if frame is None else str(frame)] if with_frames else []),
+            str(result.n_spots_total),
+            str(result.n_spots_no_ice),
+            str(result.n_spots_4A),
+            f"{result.total_intensity:.0f}",
+            *(
+                f"{d_min:.2f}" if d_min > 0 else "-"
+                for d_min in (
+                    result.estimated_d_min,
+                    result.d_min_distl_method_1,
+                    result.d_min_distl_method_2,
+                )
+            ),
+        )
+    Console().print(table)
