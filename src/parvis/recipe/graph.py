@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
 
 from parvis.recipe import jsontext
 from parvis.recipe.problem import (
+    Path,
     Problem,
     RecipeError,
     node_place,
@@ -188,22 +189,21 @@ class Recipe:
                     yield from _name_problems(place(node.place, (key,)), name)
 
     def _link_problems(self) -> Iterator[Problem]:
-        seen: set[tuple[str, tuple[str, ...], int]] = set()
-        for origin, path, target in self._links():
+        yield from self._target_problems("start", [((), number) for number, _ in self.start])
+        yield from self._target_problems("error", [((), number) for number in self.error])
+        for node in self.nodes.values():
+            yield from self._target_problems(node.place, node.links())
+
+    def _target_problems(self, origin: str, links: Iterable[tuple[Path, int]]) -> Iterator[Problem]:
+        seen: set[tuple[Path, int]] = set()
+        for path, target in links:
             if target not in self.nodes:
                 text = f"leads to node {target}, which the recipe does not have; it has {self._numbers()}"
                 yield Problem(place(origin, path), text)
-            elif (origin, path, target) in seen:
+            elif (path, target) in seen:
                 text = f"leads to node {target} twice, so it gets everything twice"
                 yield Problem(place(origin, path), text, "warning")
-            seen.add((origin, path, target))
-
-    def _links(self) -> Iterator[tuple[str, tuple[str, ...], int]]:
-        """Yield every link: what it starts from, the path to it in there, and the node that it leads to."""
-        yield from (("start", (), number) for number, _ in self.start)
-        yield from (("error", (), number) for number in self.error)
-        for node in self.nodes.values():
-            yield from ((node.place, path, target) for path, target in node.links())
+            seen.add((path, target))
 
     def _numbers(self) -> str:
         if not self.nodes:
@@ -326,10 +326,10 @@ class _Reader:
             queue=self._text(content, "queue", where),
             topic=self._text(content, "topic", where),
             service=self._text(content, "service", where),
-            parameters=self._parameters(content.get("parameters"), place(where, ("parameters",))),
+            parameters=self._parameters(content.get("parameters"), where),
             outputs=self._outputs(content.get("output"), where),
-            error=self._targets(content.get("error"), place(where, ("error",))),
-            transport_delay=self._delay(content.get("transport-delay"), place(where, ("transport-delay",))),
+            error=self._targets(content.get("error"), where, ("error",)),
+            transport_delay=self._delay(content.get("transport-delay"), where),
             extra={str(key): value for key, value in content.items() if key not in _NODE_KEYS},
         )
 
@@ -343,7 +343,7 @@ class _Reader:
     def _parameters(self, value: Any, where: str) -> dict[str, Any] | str | None:
         if value is None or isinstance(value, dict) or (isinstance(value, str) and "{" in value):
             return cast("dict[str, Any] | str | None", value)
-        self._complain(where, f"must be a JSON object, it is {shown(value)}")
+        self._complain(place(where, ("parameters",)), f"must be a JSON object, it is {shown(value)}")
         return None
 
     def _outputs(self, value: Any, where: str) -> dict[str | None, list[int]]:
@@ -351,19 +351,19 @@ class _Reader:
             return {}
         if isinstance(value, Mapping):
             entries = cast("Mapping[Any, Any]", value).items()
-            return {
-                str(name): self._targets(ids, place(where, ("output", str(name)))) for name, ids in entries
-            }
-        return {None: self._targets(value, place(where, ("output",)))}
+            return {str(name): self._targets(ids, where, ("output", str(name))) for name, ids in entries}
+        return {None: self._targets(value, where, ("output",))}
 
-    def _targets(self, value: Any, where: str) -> list[int]:
+    def _targets(self, value: Any, where: str, path: Path = ()) -> list[int]:
         if value is None:
             return []
         entries = cast("list[Any]", value) if isinstance(value, list) else [value]
         numbers = [(entry, _node_number(entry)) for entry in entries]
         for entry, number in numbers:
             if number is None:
-                self._complain(where, f"leads to {shown(entry)}, which is not the number of a node")
+                self._complain(
+                    place(where, path), f"leads to {shown(entry)}, which is not the number of a node"
+                )
         return [number for _, number in numbers if number is not None]
 
     def _start(self, value: Any) -> list[tuple[int, Any]]:
@@ -386,7 +386,8 @@ class _Reader:
             return value
         number = _number(value)
         if number is None or not math.isfinite(number) or number < 0:
-            self._complain(where, f"must be a number of seconds, zero or more; it is {shown(value)}")
+            text = f"must be a number of seconds, zero or more; it is {shown(value)}"
+            self._complain(place(where, ("transport-delay",)), text)
             return None
         return number
 
