@@ -1,0 +1,44 @@
+"""A service written for `workflows` alone, run by its own front end: `python workflows_peer.py PORT`.
+
+It knows nothing of Parvis: it takes numbers from the queue t.double, in a transaction each, sends the
+doubled number to its recipe's output, and refuses what is no number.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import workflows.recipe
+from workflows.frontend import Frontend
+from workflows.services.common_service import CommonService
+from workflows.transport.stomp_transport import StompTransport
+
+
+class Doubler(CommonService):
+    _service_name = "Doubler"
+    _logger_name = "doubler"
+
+    def initializing(self) -> None:
+        workflows.recipe.wrap_subscribe(
+            self._transport, "t.double", self.double, acknowledgement=True, exclusive=False
+        )
+
+    def double(self, wrapper: Any, header: dict[str, Any], message: Any) -> None:
+        transport = self._transport
+        assert transport is not None
+        if not isinstance(message, int):
+            transport.nack(header)
+            return
+        transaction = transport.transaction_begin(subscription_id=header["subscription"])
+        transport.ack(header, transaction=transaction)
+        wrapper.send(2 * message, transaction=transaction)
+        transport.transaction_commit(transaction)
+
+
+if __name__ == "__main__":
+    StompTransport.defaults["--stomp-port"] = int(sys.argv[1])
+    StompTransport.defaults["--stomp-host"] = "127.0.0.1"
+    Frontend(
+        transport=StompTransport, service=Doubler, transport_command_channel="command", environment={}
+    ).run()
