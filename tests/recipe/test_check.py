@@ -322,7 +322,9 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "severity", "node", "text"), MISTAKES, ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(
+    ("change", "severity", "node", "text"), MISTAKES, ids=[mistake[3][:50] for mistake in MISTAKES]
+)
 def test_a_mistake_is_found(
     change: Callable[[dict[str, Any]], None], severity: str, node: str, text: str
 ) -> None:
