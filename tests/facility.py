@@ -45,9 +45,10 @@ class Gda:
     def port(self) -> int:
         return self._socket.getsockname()[1]
 
-    def images(self) -> list[int]:
-        """Numbers of the images that were told of, in order of arrival."""
-        return [int(datagram.split(":")[2]) for datagram in self.datagrams]
+    def images(self, dcid: int) -> list[int]:
+        """Numbers of the images of a data collection that were told of, in order of arrival."""
+        fields = [datagram.split(":") for datagram in self.datagrams]
+        return [int(image) for _, collection, image, *_ in fields if collection == str(dcid)]
 
     def close(self) -> None:
         self._socket.close()
@@ -56,6 +57,44 @@ class Gda:
         with contextlib.suppress(OSError):
             while data := self._socket.recv(4096):
                 self.datagrams.append(data.decode("latin-1"))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A grid scan in the database.
+
+    Attributes:
+        dcid: Its number.
+        directory: Where its images go.
+        results_directory: Where its results are, each job in a directory of its own.
+        database: The metadata database.
+    """
+
+    dcid: int
+    directory: Path
+    results_directory: Path
+    database: Database
+
+    def rows(self) -> list[tuple[int, int]]:
+        """Image number and number of spots of each row of per-image results."""
+        table = self.database.table("ImageQualityIndicators")
+        wanted = (
+            sa.select(table.c.imageNumber, table.c.spotTotal)
+            .where(table.c.dataCollectionId == self.dcid)
+            .order_by(table.c.imageNumber)
+        )
+        with self.database.reading() as connection:
+            return [(image, spots) for image, spots in connection.execute(wanted)]
+
+    def results(self, name: str) -> list[Path]:
+        """Files of that name among the results."""
+        return sorted(self.results_directory.rglob(name))
+
+    def wait_for_result(self, name: str, timeout: float = 60) -> Path:
+        """Return the one results file of that name, once it is there."""
+        wait_until(lambda: self.results(name), timeout, name)
+        (path,) = self.results(name)
+        return path
 
 
 @dataclass
@@ -76,6 +115,7 @@ class Facility:
     supervisor: Supervisor
     gda: Gda
     _group: int = field(default=0, repr=False)
+    _scans: int = field(default=0, repr=False)
 
     @property
     def visit(self) -> Path:
@@ -99,12 +139,16 @@ class Facility:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def new_grid(self, template: str, columns: int, rows: int = 1, *, snaked: bool = False) -> int:
-        """Make a grid scan in the database; return its number. Its images go to `image_directory`."""
+    def new_grid(self, template: str, columns: int, rows: int = 1, *, snaked: bool = False) -> Scan:
+        """Make a grid scan in the database, and the directory for its images."""
+        self._scans += 1
+        below = Path("xraycentring") / f"scan{self._scans}"
+        directory = self.visit / below
+        directory.mkdir(parents=True)
         dcid = collections.create_collection(
             self.database,
             self._new_group("Mesh"),
-            directory=str(self.image_directory),
+            directory=str(directory),
             template=template,
             images=columns * rows,
             number=2,
@@ -118,34 +162,7 @@ class Facility:
             offset=(100.0, 50.0),
             microns_per_pixel=(0.83, 0.83),
         )
-        return dcid
-
-    @property
-    def image_directory(self) -> Path:
-        path = self.visit / "xraycentring" / "test"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def rows(self, dcid: int) -> list[tuple[int, int]]:
-        """Image number and number of spots of each row of per-image results."""
-        table = self.database.table("ImageQualityIndicators")
-        wanted = (
-            sa.select(table.c.imageNumber, table.c.spotTotal)
-            .where(table.c.dataCollectionId == dcid)
-            .order_by(table.c.imageNumber)
-        )
-        with self.database.reading() as connection:
-            return [(image, spots) for image, spots in connection.execute(wanted)]
-
-    def results(self, name: str) -> list[Path]:
-        """Files of that name among the results of the visit."""
-        return sorted((self.visit / "processed").rglob(name))
-
-    def wait_for_result(self, name: str, timeout: float = 60) -> Path:
-        """Return the one results file of that name, once it is there."""
-        wait_until(lambda: self.results(name), timeout, name)
-        (path,) = self.results(name)
-        return path
+        return Scan(dcid, directory, self.visit / "processed" / below, self.database)
 
     def _new_group(self, experiment: str) -> int:
         if not self._group:
