@@ -15,7 +15,7 @@ more: {plugin: storage, zocalo.go.fallback_location: /drop2, other: {deep: [1, 2
 environments:
   live: [broker, recipes]
   again: live
-  groups: {zoo: more, plugins: recipes, bar: [broker, more]}
+  groups: {zoo: [more, broker], plugins: recipes, bar: broker}
   default: again
 """
 
