@@ -466,19 +466,43 @@ def test_payloads_fit_by_name_and_type() -> None:
     ]
 
 
-def test_a_model_that_cannot_be_tried_is_given_the_benefit_of_the_doubt() -> None:
+def test_a_model_that_is_never_content_is_given_the_benefit_of_the_doubt() -> None:
     class Sent(Model):
-        file: str = Field(pattern="^x+y$")
+        file: str
 
     class Strict(Model):
-        file: str = Field(pattern="^x+y$")
-        more: str = Field(default="", pattern="^z")
+        file: str
+        more: str = ""
 
         @model_validator(mode="after")
         def _refuse(self) -> Strict:
             raise ValueError("never content")
 
     assert chain(Sent, Strict) == []
+
+
+def test_what_only_the_filled_recipe_can_show_is_not_guessed() -> None:
+    class Range(Model):
+        start: int
+        end: int | None = None
+        step: int | None = None
+
+        @model_validator(mode="after")
+        def _in_order(self) -> Range:
+            if self.end is None and self.step is None:
+                raise ValueError("one of end and step is needed")
+            if self.end is not None and self.start > self.end:
+                raise ValueError("start lies behind end")
+            return self
+
+    def problems(**parameters: Any) -> list[str]:
+        recipe = {"1": {"queue": "a", "parameters": parameters}, "start": [[1, {}]]}
+        return checked(recipe, contract("a", parameters=Range))
+
+    assert problems(start="{first}", end=-5) == []
+    assert problems(start=5, end="{last}") == []
+    assert problems(start="{first}") == ['node 1 "a": "parameters": one of end and step is needed']
+    assert problems(start=5, end=-5) == ['node 1 "a": "parameters": start lies behind end']
 
 
 def test_a_model_that_fails_is_reported_and_does_not_stop_the_check() -> None:
