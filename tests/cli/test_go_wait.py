@@ -2,6 +2,9 @@
 
 import json
 import os
+import pty
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -239,11 +242,24 @@ def test_stored_message_is_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch):
     assert "There is nothing to wait for" in result.stderr
 
 
+def test_interrupted_waiting_ends_at_once():
+    with subprocess.Popen(
+        [sys.executable, "-m", "parvis", "go", "-r", "a", "12", "--wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        while child.stdout.readline() != "Submitted.\n":
+            assert child.poll() is None
+        child.send_signal(signal.SIGINT)
+        assert child.stderr.read() == "Interrupted.\n"
+    assert child.returncode == 130
+
+
 def test_progress_is_shown_on_a_terminal(beamline: Beamline):
     """On a pseudo-terminal, the bar goes to standard error and leaves the results alone."""
-    import pty
-    import subprocess
-
     beamline.answer(GRIDSCAN, WHOLE_JOB)
     ours, theirs = pty.openpty()
     with subprocess.Popen(
