@@ -145,6 +145,8 @@ def _signature(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MissingImageError(path, f"cannot be opened: {reason}") from None
-    if not signature:
+    if not signature.strip(b"\0"):
         raise UnfinishedImageError(path, "the file is empty: still to be written, or cut short")
+    if any(known.startswith(signature) and signature != known for known in (_HDF5_SIGNATURE, _CBF_SIGNATURE)):
+        raise UnfinishedImageError(path, "the file ends at once: still being written, or cut short")
     return signature
