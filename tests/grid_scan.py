@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import json
 import random
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,24 @@ from real_data import real_data
 from waiting import wait_until
 
 FRAMES = 19
-TEMPLATE = "thau_3_2_####.cbf.bz2"
+COMPRESSED = "thau_3_2_####.cbf.bz2"
+PLAIN = "thau_3_2_####.cbf"
 BEST_IMAGE = 3
 INTEGERS = ("n_spots_total", "n_spots_no_ice", "n_spots_4A", "total_intensity")
 
 
 def real_frames() -> list[Path]:
     return sorted(real_data("thaumatin_grid").glob("*.cbf.bz2"))
+
+
+def plain_frames(directory: Path) -> list[Path]:
+    """The same frames decompressed, for tests that look at them many times; made once in a directory."""
+    directory.mkdir(exist_ok=True)
+    frames = [directory / original.stem for original in real_frames()]
+    for frame, original in zip(frames, real_frames(), strict=True):
+        if not frame.exists():
+            frame.write_bytes(bz2.decompress(original.read_bytes()))
+    return frames
 
 
 def reference() -> dict[int, dict[str, Any]]:
@@ -36,11 +49,13 @@ def reference() -> dict[int, dict[str, Any]]:
     }
 
 
-def collect(directory: Path, seed: int = 1, longest_interval: float = 0.15) -> threading.Thread:
-    """Copy the real frames one by one at random intervals, in a thread."""
+def collect(
+    frames: Sequence[Path], directory: Path, seed: int = 1, longest_interval: float = 0.15
+) -> threading.Thread:
+    """Copy frames one by one at random intervals, in a thread."""
     chance = random.Random(seed)
     intervals = [chance.uniform(0, longest_interval) for _ in range(FRAMES)]
-    thread = threading.Thread(target=copy_frames, args=(real_frames(), directory, intervals))
+    thread = threading.Thread(target=copy_frames, args=(frames, directory, intervals))
     thread.start()
     return thread
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from facility import Facility, facility, sqlite_database
-from grid_scan import FRAMES, TEMPLATE, check_results, collect
+from grid_scan import FRAMES, PLAIN, check_results, collect, plain_frames
 from parvis.transport.embedded.thread import BrokerThread
 from running import Listener, broker_environment, connected
 from waiting import wait_until
@@ -35,10 +35,11 @@ def test_twenty_scans_with_a_service_killed_in_each(tmp_path: Path) -> None:
         connected(broker.port) as transport,
     ):
         outputs = Listener(transport, "heard")
+        frames = plain_frames(tmp_path / "frames")
         for number in range(1, ROUNDS + 1):
-            scan = place.new_grid(TEMPLATE, FRAMES)
+            scan = place.new_grid(PLAIN, FRAMES)
             place.go(RECIPE, scan.dcid, "-f", str(recipe_with_ears(tmp_path)))
-            collecting = collect(scan.directory, seed=number, longest_interval=0.08)
+            collecting = collect(frames, scan.directory, seed=number, longest_interval=0.08)
             killed = kill_one(place, chance, chance.uniform(0, 2.5))
             try:
                 check_results(scan, place.gda)
