@@ -42,7 +42,7 @@ def as_stored(inspector: sa.Inspector, _table: sa.Table, column: dict[str, Any])
     kind = column["type"]
     if isinstance(kind, types.Enum):
         column["type"] = types.String(kind.length)
-    elif isinstance(kind, types.Numeric) and kind.asdecimal:
+    elif isinstance(kind, types.Numeric | types.Float) and kind.asdecimal:
         kind.asdecimal = False
     elif inspector.dialect.name == "sqlite" and isinstance(kind, types.DateTime | types.Date | types.Time):
         column["type"] = StoredTime()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import made_ispyb as made
@@ -9,6 +11,7 @@ from parvis_services.ispyb.database import Database
 from parvis_services.ispyb.directories import Site
 from parvis_services.ispyb.errors import BadParameter, UnknownDataCollection
 from parvis_services.ispyb.fields import collection_fields
+from parvis_services.ispyb.schema import CORE_TABLES, create_schema
 
 DIRECTORIES = ("ispyb_working_directory", "ispyb_results_directory", "ispyb_final_directory")
 
@@ -65,6 +68,21 @@ def test_templates(scratch: Database, template: str, pattern: str, path: str) ->
     fields = collection_fields(scratch, dcid)
     assert fields["ispyb_image_pattern"] == pattern
     assert fields["ispyb_image"] == f"{directory}{path}:1:100"
+
+
+def test_small_numbers_keep_their_digits(scratch: Database) -> None:
+    dcid = made.rotation(scratch, made.group(scratch), flux=1.25e-13)
+    assert collection_fields(scratch, dcid)["ispyb_dc_info"]["flux"] == 1.25e-13
+
+
+@pytest.mark.parametrize("text", ["0000-00-00 00:00:00", "yesterday", "2026-02-31 25:00:00"])
+def test_dates_that_are_none(tmp_path: Path, text: str) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'dates.db'}")
+    create_schema(database, tables=CORE_TABLES)
+    dcid = made.rotation(database, made.group(database))
+    with database.writing() as connection:
+        connection.exec_driver_sql("UPDATE DataCollection SET startTime = ?", (text,))
+    assert collection_fields(database, dcid)["ispyb_dc_info"]["startTime"] == text.replace(" ", "T")
 
 
 def test_unknown_data_collection(scratch: Database) -> None:

@@ -12,6 +12,9 @@ import made_ispyb as made
 from parvis_services.ispyb.database import Database
 from parvis_services.ispyb.errors import BadImageResult, MissingDataCollections
 from parvis_services.ispyb.image_quality import ImageQuality, store_image_results
+from parvis_services.ispyb.schema import CORE_TABLES, create_schema
+from real.mariadb import MariaDb
+from waiting import wait_until
 
 RESULT = {
     "file": "/x/grid_0007.cbf",
@@ -151,6 +154,34 @@ def test_several_writers_at_once(scratch: Database) -> None:
     assert [(row["dataCollectionId"], row["imageNumber"], row["spotTotal"]) for row in rows] == [
         (dcid, image, image) for dcid in sorted(dcids) for image in range(1, 101)
     ]
+
+
+@pytest.mark.real("mariadb")
+def test_a_deadlock_is_overcome(mariadb: MariaDb) -> None:
+    database = Database(mariadb.create_database("deadlock"))
+    create_schema(database, tables=CORE_TABLES)
+    dcid = made.grid(database, made.group(database, experiment="Mesh"))
+    store_image_results(database, [ImageQuality(dcid, image, spots=1) for image in range(1, 101)])
+    writer = threading.Thread(
+        target=store_image_results,
+        args=(database, [ImageQuality(dcid, 1, spots=5), ImageQuality(dcid, 2, spots=5)]),
+    )
+    change = "UPDATE ImageQualityIndicators SET spotTotal = 9 WHERE imageNumber"
+    with database.engine.begin() as other:
+        # It holds image 2 and has changed more rows, so it is the writer whom the server undoes.
+        other.exec_driver_sql(f"{change} >= 2")
+        writer.start()
+        wait_until(lambda: lock_waits(database) == 1, 20, "the writer to wait for image 2")
+        other.exec_driver_sql(f"{change} = 1")
+    writer.join(20)
+    assert not writer.is_alive()
+    assert [row["spotTotal"] for row in stored(database, dcid)] == [5, 5, *[9] * 98]
+
+
+def lock_waits(database: Database) -> int:
+    with database.reading() as connection:
+        waiting = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        return connection.exec_driver_sql(waiting).scalar_one()
 
 
 def test_many_rows_in_few_statements(scratch: Database, dcid: int) -> None:
