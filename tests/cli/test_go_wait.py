@@ -254,7 +254,7 @@ def test_interrupted_waiting_ends_at_once():
         while child.stdout.readline() != "Submitted.\n":
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
-        assert child.stderr.read() == "Interrupted.\n"
+        assert child.stderr.read().strip() == "Interrupted."
     assert child.returncode == 130
 
 

@@ -152,12 +152,12 @@ def good():
 
 
 def test_commands_of_others_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "cupboard.py").write_text(CONTRIBUTED)
-    information = tmp_path / "cupboard-1.0.dist-info"
+    (tmp_path / "wardrobe.py").write_text(CONTRIBUTED)
+    information = tmp_path / "wardrobe-1.0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: cupboard\nVersion: 1.0\n")
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: wardrobe\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text(
-        "[parvis.commands]\nzgood = cupboard:good\nzbad = no_such_module:bad\n"
+        "[parvis.commands]\nzgood = wardrobe:good\nzbad = no_such_module:bad\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert CliRunner().invoke(main, ["zgood"]).stdout == "theirs\n"
