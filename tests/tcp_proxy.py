@@ -12,8 +12,13 @@ from typing import Literal
 Direction = Literal["up", "down"]
 """`up` is towards the server."""
 
-Watch = Callable[[Direction, bytes], bytes | None]
-"""Takes what is under way, returns what is to be passed on; None cuts the connection after that."""
+
+class Cut(bytes):
+    """The last that is passed on before the connection breaks."""
+
+
+Watch = Callable[[Direction, bytes], bytes]
+"""Takes what is under way, returns what is to be passed on."""
 
 
 class TcpProxy:
@@ -84,12 +89,13 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 if source in self._stalled:
-                    continue
+                    continue  # what comes is lost, and so is the end of it
                 passed = self.watch(direction, data) if self.watch else data
-                if passed is None:
-                    break
                 sink.sendall(passed)
-        _break(source, sink)
+                if isinstance(passed, Cut):
+                    break
+        if source not in self._stalled:
+            _break(source, sink)
 
 
 def _break(*sockets: socket.socket) -> None:

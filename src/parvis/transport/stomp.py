@@ -321,6 +321,7 @@ class StompTransport(Transport):
         if not answered:
             error = Disconnected(f"{connection.broker} did not confirm in time; it may have happened")
         if error is None:
+            connection.useful = True
             return
         if acknowledges:
             connection.close(str(error))

@@ -36,6 +36,7 @@ class Connection:
         broker: `host:port`, for people.
         server: What the broker calls itself.
         reason: Why the connection ended, once it has.
+        useful: Whether work was done on it; for who uses it to say.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Connection:
         self.broker = broker
         self.server = server
         self.reason = ""
+        self.useful = False
         self._sock = sock
         self._parser = parser
         self._send_every = send_every

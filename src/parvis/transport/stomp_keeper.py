@@ -24,7 +24,7 @@ _LEAVE_TIMEOUT: Final = 5.0
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 30.0
 _WORTH_SAYING: Final = 10.0  # from this delay on, each failure is a warning
-_STABLE_AFTER: Final = 10.0  # seconds after which a connection counts as good, and delays start anew
+_STABLE_AFTER: Final = 10.0  # seconds after which a connection counts as good, as one that was of use does
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class ConnectionKeeper:
                 lost_at = time.monotonic()
                 if not self._reconnect:
                     return
-                if lost_at - started > _STABLE_AFTER:
+                if connection.useful or lost_at - started > _STABLE_AFTER:
                     attempts, delay = 0, _FIRST_DELAY
             elif lost_at is None and isinstance(self.failure, BrokerRefused):
                 return
