@@ -33,7 +33,7 @@ environments: {{default: [broker, transport, drop]}}
 
 def main() -> None:
     """Run all rows and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="How long parvis go takes.")
     parser.add_argument("--repeats", type=int, default=10)
     repeats = parser.parse_args().repeats
     print(describe_machine("click", "zocalo"))
