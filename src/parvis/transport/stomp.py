@@ -69,7 +69,7 @@ class StompTransport(Transport):
     Args:
         hosts: Host and port of each broker, tried in this order.
         username, password: The log-in; an empty name for none.
-        namespace: Prefix of all queues and topics, without the dot that follows it; empty for none.
+        namespace: Prefix of all queues and topics, a dot follows it; empty for none.
         heartbeat: Seconds within which each side is to be heard; a broker that is silent for more than twice
             as long is given up. 0 for no heart-beats.
         tls: How to check the certificate of the broker (`ssl.create_default_context()` for the authorities
@@ -95,7 +95,7 @@ class StompTransport(Transport):
             raise ValueError("a STOMP transport needs the host and port of at least one broker")
         if any(sign in username + password for sign in "\r\n\0"):
             raise ValueError("the user name and password of a STOMP broker cannot hold line ends or NULs")
-        self.namespace = check_destination(namespace) if namespace else ""
+        self.namespace = check_destination(namespace).rstrip(".") if namespace else ""
         self._subscriptions: dict[int, _Subscription] = {}
         self._subscription_numbers = itertools.count(1)
         self._keeper = ConnectionKeeper(
