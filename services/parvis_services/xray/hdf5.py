@@ -68,16 +68,13 @@ class Tree:
         return current
 
     def _step(self, group: h5py.Group, name: str, depth: int) -> Any:
-        try:
-            link = group.get(name, getlink=True)
-        except KeyError:
-            return None
+        link = group.get(name, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             other = self.open(Path(group.file.filename).parent / str(link.filename))
             return self.find(other, str(link.path), depth + 1)
         if isinstance(link, h5py.SoftLink):
             return self.find(group, str(link.path), depth + 1)
-        return group[name]
+        return None if link is None else group[name]
 
     def children(self, group: h5py.Group, nexus_class: str, name: str) -> list[h5py.Group]:
         """The groups of a NeXus class below `group`, or those called `name` if none says its class."""

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class Frames:
         try:
             self._entry = self._find_entry()
             self._whole = self._signal()
+            self._more_to_come = False
             self._segments = self._find_segments()
             first = next((dataset for _, dataset in self._present()), None)
             if first is None:
@@ -78,7 +79,9 @@ class Frames:
             raise BrokenImageError(path, str(error)) from None
 
     def refresh(self) -> int:
-        """How many frames there are now; a virtual dataset counts those it was declared for."""
+        """How many frames the files that are there have room for; the last may not be written yet."""
+        if self._more_to_come:
+            self._segments = self._find_segments()
         total = 0
         for segment, dataset in self._present():
             if segment.count is None:
@@ -89,11 +92,11 @@ class Frames:
     def read(self, frame: int, buffers: Buffers) -> Image:
         """One frame. Raises as `images.open_image`."""
         counts = self._counts(frame, buffers)
-        modules = self._experiment.modules
-        data = tuple(
-            np.ascontiguousarray(counts[module.where].reshape(module.size[-2:])) for module in modules
-        )
         experiment = self._experiment
+        data = tuple(
+            np.ascontiguousarray(counts[module.where].reshape(module.size[-2:]))
+            for module in experiment.modules
+        )
         return Image(
             data, experiment.detector, experiment.beam, self._masks, str(self.path), frame, self._mask_key
         )
@@ -126,29 +129,34 @@ class Frames:
         return group
 
     def _find_segments(self) -> list[_Segment]:
+        """Where the frames are that there are now."""
         whole = self._whole
         if whole is None:
-            group = self._data_group()
-            names = sorted(name for name in map(str, group) if _DATA_FILE.fullmatch(name))
-            file = Path(group.file.filename)
-            return list(self._one_after_the_other([(f"{group.name}/{name}", file) for name in names]))
+            return self._data_files()
         if whole.is_virtual:
             return _virtual_segments(whole)
         return [_Segment(0, None, 0, str(whole.name), Path(whole.file.filename))]
 
-    def _one_after_the_other(self, datasets: list[tuple[str, Path]]) -> Iterator[_Segment]:
+    def _data_files(self) -> list[_Segment]:
+        """One dataset after the other, up to the first whose file is not there yet."""
+        group = self._data_group()
+        names = sorted(name for name in map(str, group) if _DATA_FILE.fullmatch(name))
+        file = Path(group.file.filename)
+        segments: list[_Segment] = []
         first = 0
-        for number, (path, file) in enumerate(datasets):
-            last = number == len(datasets) - 1
+        for name in names:
             try:
-                count = len(self._dataset(path, file))
+                dataset = self._dataset(f"{group.name}/{name}", file)
             except UnfinishedImageError:
-                if number == 0:
-                    raise
-                return
-            # The last file may still grow; the others are complete once the next one exists.
-            yield _Segment(first, None if last else count, 0, path, file)
-            first += count
+                break
+            dataset.id.refresh()
+            segments.append(_Segment(first, len(dataset), 0, f"{group.name}/{name}", file))
+            first += len(dataset)
+        self._more_to_come = len(segments) < len(names)
+        if segments and not self._more_to_come:
+            # Only the last file may still grow: the others are complete once the next one is there.
+            segments[-1] = replace(segments[-1], count=None)
+        return segments
 
     def _dataset(self, path: str, file: Path) -> h5py.Dataset:
         dataset = self._tree.find(self._tree.open(file), path)
@@ -165,6 +173,19 @@ class Frames:
                 continue
 
     def _locate(self, frame: int) -> tuple[h5py.Dataset, int]:
+        found = self._search(frame)
+        if found is None and self._more_to_come:
+            self._segments = self._find_segments()
+            found = self._search(frame)
+            if found is None and self._more_to_come:
+                raise UnfinishedImageError(self.path, f"frame {frame} is not written yet")
+        if found is None:
+            reason = f"there is no frame {frame}: it has {self.refresh()}, numbered from 0"
+            raise FrameRangeError(self.path, reason)
+        return found
+
+    def _search(self, frame: int) -> tuple[h5py.Dataset, int] | None:
+        """The dataset that has a frame, and where in it."""
         for segment in self._segments:
             if segment.first <= frame and (segment.count is None or frame < segment.first + segment.count):
                 dataset = self._dataset(segment.path, segment.file)
@@ -175,9 +196,7 @@ class Frames:
                     return dataset, index
                 if segment.count is not None:
                     raise UnfinishedImageError(self.path, f"frame {frame} is not written yet")
-        raise FrameRangeError(
-            self.path, f"there is no frame {frame}: it has {self.refresh()}, numbered from 0"
-        )
+        return None
 
     def _counts(self, frame: int, buffers: Buffers) -> NDArray[Any]:
         """The counts of a frame, in the shape of the dataset."""
@@ -249,22 +268,25 @@ def _virtual_segments(whole: h5py.Dataset) -> list[_Segment]:
     file = Path(whole.file.filename)
     segments: list[_Segment] = []
     for source in whole.virtual_sources():
-        if "%" in source.file_name or "%" in source.dset_name:
-            break
-        (first, *low), (last, *high) = source.vspace.get_select_bounds()
-        starts, ends = source.src_space.get_select_bounds()
-        count = last - first + 1
-        frame = whole.shape[1:]
-        complete = not any(low) and all(h + 1 == n for h, n in zip(high, frame, strict=True))
-        matched = len(starts) == whole.ndim and not any(starts[1:]) and tuple(ends[1:]) == tuple(high)
-        dense = source.vspace.get_select_npoints() == count * int(np.prod(frame))
-        if not (complete and matched and dense and ends[0] - starts[0] + 1 == count):
-            break
+        first, count = _frames_of(source.vspace, whole.shape)
+        start, available = _frames_of(source.src_space, (count, *whole.shape[1:]))
+        if count == 0 or available != count or "%" in source.file_name + source.dset_name:
+            return [_Segment(0, None, 0, str(whole.name), file)]
         other = file if source.file_name == "." else file.parent / source.file_name
-        segments.append(_Segment(first, count, starts[0], source.dset_name, other))
-    else:
-        return sorted(segments, key=lambda segment: segment.first)
-    return [_Segment(0, None, 0, str(whole.name), file)]
+        segments.append(_Segment(first, count, start, source.dset_name, other))
+    return sorted(segments, key=lambda segment: segment.first)
+
+
+def _frames_of(selection: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    """First frame and number of frames of a selection, if it is of whole frames in a row; else (0, 0)."""
+    if selection.get_select_type() == h5py.h5s.SEL_ALL:
+        return 0, shape[0]
+    (first, *low), (last, *high) = selection.get_select_bounds()
+    count = last - first + 1
+    frame = shape[1:]
+    if any(low) or tuple(n + 1 for n in high) != frame:
+        return 0, 0
+    return (first, count) if selection.get_select_npoints() == count * int(np.prod(frame)) else (0, 0)
 
 
 def _plain_bitshuffle(dataset: h5py.Dataset) -> bool:
@@ -295,4 +317,5 @@ def _never_written(dataset: h5py.Dataset, index: int) -> bool:
     if dataset.chunks is None or dataset.ndim < 3:
         return False
     position = (index // dataset.chunks[0] * dataset.chunks[0], *(0,) * (dataset.ndim - 1))
-    return dataset.id.get_chunk_info_by_coord(position).byte_offset is None
+    info = dataset.id.get_chunk_info_by_coord(position)
+    return info.byte_offset is None or info.size == 0
