@@ -1,5 +1,17 @@
 """Parvis: recipes, messages and small stateless services for data analysis after acquisition."""
 
-from importlib.metadata import version as _version
+from __future__ import annotations
 
-__version__ = _version("parvis")
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    __version__: str
+
+
+def __getattr__(name: str) -> str:
+    # Looking the version up takes longer than all else that a command needs to start.
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("parvis")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
+from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.recipe.graph import Recipe
 from parvis.recipe.library import find_recipe, recipe_directories
@@ -20,16 +21,13 @@ from parvis.service.base import Reject, Retry, Service, Step
 from parvis.service.contract import Anything, Model
 from parvis.transport.base import Send, own_headers
 from parvis_services.dispatch import plugins
+from parvis_services.dispatch.defaults import site_parameters
 from parvis_services.dispatch.logbook import LogbookEntry, write_entry
 from parvis_services.ispyb.errors import DatabaseUnavailable, IspybError, VisitUnreachable
 
 if TYPE_CHECKING:
     from parvis_services.ispyb.database import Database
     from parvis_services.ispyb.directories import Site
-
-# What recipes are filled in with unless the message or the site says otherwise: nobody at GDA listens.
-_DEFAULTS: Mapping[str, Any] = {"gda_host": "mx-control", "gda_port": 9998}
-_SITE_PARAMETERS = "parvis.recipe_parameters"
 
 _NOT_READY_DELAY = 2.0
 _TIMEOUT = 120.0
@@ -101,7 +99,9 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             raise Retry(str(error)) from error
         except IspybError as error:
             raise Reject(str(error)) from error
-        filtered, parameters = plugins.apply_filters(message, self._site_parameters() | parameters | fields)
+        filtered, parameters = plugins.apply_filters(
+            message, site_parameters(self.config.storage) | parameters | fields
+        )
         recipe = self._recipe(filtered, parameters)
         content = recipe.to_dict()
         watcher = parameters.get(WATCH_PARAMETER)
@@ -114,12 +114,8 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             )
             write_entry(self.config.logbook_location, entry)
         step.start_recipe(content, {"ID": recipe_id})
-        self.log.info("started recipe %s for %s", recipe_id, _description(filtered, parameters))
-
-    def _site_parameters(self) -> dict[str, Any]:
-        """What the site's configuration says recipes are filled in with."""
-        configured = self.config.storage.get(_SITE_PARAMETERS)
-        return {**_DEFAULTS, **(configured if isinstance(configured, dict) else {})}
+        with recipe_context(recipe_id):
+            self.log.info("started %s", _description(filtered, parameters))
 
     def _is_ready(self, message: dict[str, Any], parameters: dict[str, Any]) -> bool:
         from parvis_services.ispyb.ready import is_ready

@@ -41,7 +41,7 @@ Examples:
 @click.option("-d", "--debug", is_flag=True, help="Log as with -vv.")
 @json_option
 @with_config(logs=True)
-def service(  # noqa: PLR0917 - one argument an option
+def service(
     name: str | None,
     workers: int | None,
     queue: str | None,

@@ -89,7 +89,7 @@ class Envelope:
         pointer = _whole_number(content.get("recipe-pointer"), "recipe-pointer")
         if not isinstance(recipe.get(str(pointer)), dict):
             raise MalformedMessage(f"recipe-pointer is {pointer}, but the recipe has no such node")
-        path = content.get("recipe-path") or []
+        path: Any = content.get("recipe-path") or []
         if not isinstance(path, list):
             raise MalformedMessage(f"recipe-path must be a list, it is {_kind(path)}")
         return cls(
@@ -195,11 +195,11 @@ def _object(content: dict[str, Any], key: str, *, required: bool) -> dict[str, A
 
 
 def _kind(value: Any) -> str:
-    names = {
+    names: dict[Any, str] = {
         dict: "an object",
         list: "a list",
         str: "text",
         type(None): "missing or null",
         bool: "true or false",
     }
-    return names.get(cast("type", type(value)), "a number")
+    return names.get(type(value), "a number")

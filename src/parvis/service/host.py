@@ -16,7 +16,7 @@ from collections.abc import Generator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from parvis.observe.logs import recipe_context
+from parvis.observe.logs import log_context, recipe_context
 from parvis.recipe.envelope import MalformedMessage, parse_json
 from parvis.service.base import AnyService, BatchService
 from parvis.service.handling import Batch, Outcome, Work, handle, handle_batch, read
@@ -75,6 +75,7 @@ class Host:
             "serviceclass": ", ".join(type(service).__name__ for service in services),
         }
         self._classes = {type(service).__name__ for service in services}
+        self._names = description["service"]
         self._status = StatusBroadcast(transport.post, description | ({"tag": tag} if tag else {}))
 
     def stop(self) -> None:
@@ -92,7 +93,10 @@ class Host:
         self._status.start()
         self._status.set(Status.STARTING)
         try:
-            with self._services_started():
+            with (
+                log_context(workflows_service=self._names, workflows_host=host_id()),
+                self._services_started(),
+            ):
                 self._subscribe()
                 _log.info("ready: %s on %s", ", ".join(sorted(self._classes)), host_id())
                 self._loop()

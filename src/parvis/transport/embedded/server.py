@@ -101,7 +101,7 @@ class Broker:
         if not (local or settings.allow_remote):
             raise BrokerError(
                 f"{settings.host} can be reached from other machines, and this broker is for one. Let it"
-                " listen at 127.0.0.1, allow remote clients expressly, or use ActiveMQ or RabbitMQ."
+                " listen at 127.0.0.1, allow others expressly (--allow-remote), or use ActiveMQ or RabbitMQ."
             )
 
     def _announce(self) -> None:
