@@ -166,13 +166,13 @@ def test_a_deadlock_is_overcome(mariadb: MariaDb) -> None:
         target=store_image_results,
         args=(database, [ImageQuality(dcid, 1, spots=5), ImageQuality(dcid, 2, spots=5)]),
     )
-    change = "UPDATE ImageQualityIndicators SET spotTotal = 9 WHERE imageNumber"
+    change = "UPDATE ImageQualityIndicators SET spotTotal = 9 WHERE dataCollectionId = %s AND imageNumber"
     with database.engine.begin() as other:
         # It holds image 2 and has changed more rows, so it is the writer whom the server undoes.
-        other.exec_driver_sql(f"{change} >= 2")
+        other.exec_driver_sql(f"{change} >= 2", (dcid,))
         writer.start()
         wait_until(lambda: lock_waits(database) == 1, 20, "the writer to wait for image 2")
-        other.exec_driver_sql(f"{change} = 1")
+        other.exec_driver_sql(f"{change} = 1", (dcid,))
     writer.join(20)
     assert not writer.is_alive()
     assert [row["spotTotal"] for row in stored(database, dcid)] == [5, 5, *[9] * 98]
@@ -180,8 +180,8 @@ def test_a_deadlock_is_overcome(mariadb: MariaDb) -> None:
 
 def lock_waits(database: Database) -> int:
     with database.reading() as connection:
-        waiting = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
-        return connection.exec_driver_sql(waiting).scalar_one()
+        status = connection.exec_driver_sql("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'").one()
+    return int(status[1])
 
 
 def test_many_rows_in_few_statements(scratch: Database, dcid: int) -> None:
