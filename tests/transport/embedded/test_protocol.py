@@ -249,12 +249,12 @@ def test_bytes_in_the_smallest_pieces(connect: Connect) -> None:
 
 def test_other_addresses_are_refused_unless_allowed() -> None:
     elsewhere = "192.0.2.1"  # set aside for documentation: no machine has it
-    with pytest.raises(BrokerError, match="allow remote clients expressly"):
+    with pytest.raises(BrokerError, match="can be reached from other machines"):
         BrokerThread(settings=Settings(host=elsewhere)).start()
     with pytest.raises(BrokerError, match=r"Cannot listen at 192\.0\.2\.1"):
         BrokerThread(settings=Settings(host=elsewhere, allow_remote=True)).start()
-    with pytest.raises(BrokerError, match=r"Cannot listen at 'no\.such\.host\.invalid'"):
-        BrokerThread(settings=Settings(host="no.such.host.invalid")).start()
+    with pytest.raises(BrokerError, match=r"Cannot listen at 'no\.\.address'"):
+        BrokerThread(settings=Settings(host="no..address")).start()
 
 
 def test_a_port_in_use_is_told(broker: BrokerThread) -> None:

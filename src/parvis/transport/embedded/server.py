@@ -95,8 +95,8 @@ class Broker:
         settings = self.settings
         try:
             found = await self._loop.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            raise BrokerError(f"Cannot listen at {settings.host!r}: {error.strerror}") from error
+        except (OSError, UnicodeError) as error:
+            raise BrokerError(f"Cannot listen at {settings.host!r}: {error}") from error
         local = all(ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback for entry in found)
         if not (local or settings.allow_remote):
             raise BrokerError(
