@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -133,7 +134,7 @@ def mariadb_url(mariadb: MariaDb) -> str:
     return mariadb.create_database("parvis")
 
 
-def unavailable(reason: str) -> None:
+def unavailable(reason: str) -> NoReturn:
     """End the test: skipped on somebody's machine, failed where everything must be there (`CI=true`)."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(reason)
