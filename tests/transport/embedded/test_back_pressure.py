@@ -33,6 +33,15 @@ def test_a_consumer_that_does_not_read_gets_no_more_than_its_socket_holds(
     assert [slow.message().headers["n"] for _ in range(400)] == [str(number) for number in range(400)]
 
 
+def test_a_backlog_is_not_poured_out_at_once(broker: BrokerThread, connect: Connect) -> None:
+    slow, sender = connect(), connect()
+    for _ in range(400):
+        sender.send("/queue/a", BODY)
+    slow.subscribe("/queue/a", "auto")
+    assert in_flight(broker) * len(BODY) < 20 * MEGABYTE
+    assert slow.bodies(400) == [BODY.decode()] * 400
+
+
 def test_others_are_served_while_one_does_not_read(broker: BrokerThread, connect: Connect) -> None:
     slow, quick, sender = connect(), connect(), connect()
     for consumer in (slow, quick):

@@ -289,6 +289,8 @@ def test_a_delayed_message_comes_when_it_is_due(broker: BrokerThread, connect: C
     messages = [client.message() for _ in range(3)]
     assert [message.body for message in messages] == [b"now", b"late", b"last"]
     assert time.monotonic() - sent > 0.29
+    arrived = [int(message.headers["timestamp"]) for message in messages]
+    assert arrived[1] - arrived[0] >= 150
     assert "scheduledJobId" in messages[1].headers
     assert "AMQ_SCHEDULED_DELAY" not in messages[1].headers
 

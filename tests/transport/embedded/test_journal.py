@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from parvis.transport.embedded import BrokerThread, JournalError, Settings
+from parvis.transport.embedded.journal import Batch, Journal
 from raw_stomp import RawClient
 from waiting import wait_until
 
@@ -181,6 +182,29 @@ def test_an_acknowledgement_confirmed_is_not_undone_by_kill_9(journal: Path) -> 
         broker.kill()
     with running(journal) as broker:
         assert broker.statistics() == []
+
+
+def test_while_the_disk_is_slow_nothing_leaves_that_is_not_written(
+    journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, disk_is_quick = Journal.write, threading.Event()
+
+    def write_slowly(self: Journal, batch: Batch) -> None:
+        assert disk_is_quick.wait(20)
+        write(self, batch)
+
+    monkeypatch.setattr(Journal, "write", write_slowly)
+    with running(journal) as broker, RawClient(broker.port) as producer, RawClient(broker.port) as consumer:
+        producer.say("SEND", {"destination": "/queue/a", "receipt": "1", **FOR_EVER}, "not yet")
+        wait_until(lambda: [entry.size for entry in broker.statistics()] == [1], 5, "the message")
+        consumer.say("SUBSCRIBE", {"destination": "/queue/a", "id": "1", "ack": "client"})
+        wait_until(lambda: broker.statistics()[0].dispatched == 1, 5, "its dispatch")
+        for client in (producer, consumer):
+            with pytest.raises(TimeoutError):
+                client.receive(0.1)
+        disk_is_quick.set()
+        assert producer.expect("RECEIPT").headers["receipt-id"] == "1"
+        assert consumer.message().body == b"not yet"
 
 
 def test_sigterm_ends_it_in_order(journal: Path) -> None:
