@@ -21,7 +21,7 @@ from parvis.transport.embedded import BrokerThread
 from parvis_services.demo.plan import BOX_UM, Plan
 from parvis_services.ispyb import collections
 from parvis_services.ispyb.database import Database
-from parvis_services.ispyb.schema import create_schema
+from parvis_services.ispyb.schema import CORE_TABLES, create_schema
 
 NAMESPACE = "demo"
 RECIPE = "per-image-analysis-gridscan"
@@ -34,13 +34,6 @@ SERVICES = {
     "NotifyGDA": 1,
     "JSONLines": 1,
 }
-_TABLES = (
-    *("Proposal", "BLSession", "DataCollectionGroup", "DataCollection", "GridInfo", "Detector", "BLSample"),
-    *("Crystal", "Protein", "DiffractionPlan", "Container", "ProcessingPipeline", "EnergyScan"),
-    *("ImageQualityIndicators", "ProcessingJob", "ProcessingJobParameter", "ProcessingJobImageSweep"),
-    *("BLSampleGroup", "BLSampleGroup_has_BLSample", "PDB", "Protein_has_PDB", "EventChain", "Event"),
-    *("EventType", "ExperimentType", "BLSampleType_has_Component"),
-)
 
 
 class Listener:
@@ -168,7 +161,7 @@ def _environment(directory: Path, port: int, url: str) -> dict[str, str]:
 def _fill_database(url: str, plan: Plan, images: Path) -> int:
     """Make the database with a proposal, a visit and a grid scan that has just begun; return its number."""
     database = Database(url)
-    create_schema(database, tables=_TABLES)
+    create_schema(database, tables=CORE_TABLES)
     proposal = collections.create_proposal(database, "cm", 99999, title="Demonstration")
     session = collections.create_session(database, proposal, visit=1, beamline="i03")
     group = collections.create_group(database, session, experiment="Mesh")

@@ -24,6 +24,7 @@ from parvis_services.dispatch import plugins
 from parvis_services.dispatch.defaults import site_parameters
 from parvis_services.dispatch.logbook import LogbookEntry, write_entry
 from parvis_services.ispyb.errors import DatabaseUnavailable, IspybError, VisitUnreachable
+from parvis_services.ispyb.reprocessing import job_recipe
 
 if TYPE_CHECKING:
     from parvis_services.ispyb.database import Database
@@ -159,8 +160,10 @@ class Dispatcher(Service[DispatchRequest, Anything]):
 
     def _recipe(self, message: Mapping[str, Any], parameters: Mapping[str, Any]) -> Recipe:
         """Return the recipe to run: all that are asked for as one, filled in and checked."""
-        names = [*message.get("recipes", []), *self._recipes_of_job(parameters)]
+        names = message.get("recipes") or []
         custom = message.get("custom_recipe")
+        if not names and not custom:  # then it is the processing job that says which
+            names = [name for name in (job_recipe(parameters),) if name]
         try:
             recipes = [Recipe.from_dict(custom)] if custom else []
             recipes += [self._load(str(name)) for name in names]
@@ -173,12 +176,6 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             return fill_recipe(recipe, parameters)
         except RecipeError as error:
             raise Reject(f"recipe: {error}") from error
-
-    def _recipes_of_job(self, parameters: Mapping[str, Any]) -> list[str]:
-        """The recipe that a processing job in the database names."""
-        job = parameters.get("ispyb_processing_job")
-        recipe = job.get("recipe") if isinstance(job, dict) else None
-        return [f"ispyb-{recipe}"] if recipe else []
 
     def _load(self, name: str) -> Recipe:
         try:

@@ -19,7 +19,7 @@ from typing import Any
 from parvis.observe.logs import log_context, recipe_context
 from parvis.recipe.envelope import MalformedMessage, parse_json
 from parvis.service.base import AnyService, BatchService
-from parvis.service.handling import Batch, Outcome, Work, handle, handle_batch, read
+from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
 from parvis.service.isolated import IsolatedService
 from parvis.service.settling import CRASHES, count, settle
 from parvis.service.status import Status, StatusBroadcast, host_id
@@ -194,7 +194,8 @@ class Host:
         batch.messages.append(message)
         batch.work.append(work)
         full = len(batch.messages) >= service.batch_size
-        if full or (isinstance(work, Work) and self._closes(service, batch)):
+        # What cannot be read is set aside at once: that needs the acknowledgement of all that came before it.
+        if full or isinstance(work, Outcome) or self._closes(service, batch):
             self._close_batch(subscribed)
 
     def _closes(self, service: BatchService[Any, Any], batch: Batch) -> bool:
