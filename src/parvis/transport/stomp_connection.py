@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
+import math
 import selectors
 import socket
 import ssl
@@ -22,15 +22,20 @@ from parvis.transport.base import Disconnected
 from parvis.transport.stomp_frames import Frame, Item, Parser, ProtocolError
 from parvis.transport.stomp_receipts import Receipt, Receipts
 
-logger = logging.getLogger(__name__)
-
 _CHUNK: Final = 262_144
-_ERROR_GRACE: Final = 1.0  # seconds a broker has to close the connection after an error that answers nothing
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
 class Connection:
     """A socket on which the broker has let us in. Made by `stomp_login.open_connection`.
+
+    Args:
+        sock: The socket, non-blocking.
+        parser: What has read the broker's answer to the log-in.
+        broker: As the attribute.
+        server: As the attribute.
+        send_every: Seconds after which we must send something; infinite for never.
+        silent_after: Seconds after which a silent broker is gone; infinite for never.
 
     Attributes:
         broker: `host:port`, for people.
@@ -194,26 +199,17 @@ class Connection:
             selector.modify(self._sock, events)
 
     def _time_to_wait(self) -> float | None:
-        moments: list[float] = []
-        if self._send_every:
-            moments.append(self._sent_at + self._send_every)
-        if self._silent_after:
-            moments.append(self._received_at + self._silent_after)
-        if self._receipts.stray is not None:
-            moments.append(self._receipts.stray + _ERROR_GRACE)
-        if self._receipts.explain_by is not None:
-            moments.append(self._receipts.explain_by)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        silent_at = self._received_at + self._silent_after
+        due = min(self._sent_at + self._send_every, silent_at, self._receipts.due)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        if self._silent_after and now - self._received_at >= self._silent_after:
+        if now >= self._received_at + self._silent_after:
             raise Disconnected(f"{self.broker} has been silent for {now - self._received_at:.1f} s")
-        if self._receipts.stray is not None and now >= self._receipts.stray + _ERROR_GRACE:
-            raise Disconnected(f"{self.broker} reported an error")
-        if self._receipts.explain_by is not None and now >= self._receipts.explain_by:
-            self._receipts.explain()
-        if self._send_every and now - self._sent_at >= self._send_every:
+        if now >= self._receipts.due:
+            self._receipts.keep_time()
+        if now >= self._sent_at + self._send_every:
             with self._lock:
                 if not self._out:
                     self._send(b"\n")

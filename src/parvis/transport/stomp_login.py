@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import ssl
 
@@ -80,15 +81,15 @@ def _first_frame(sock: socket.socket, parser: Parser, broker: str) -> Frame:
 
 
 def _rhythm(beat: int, answer: str) -> tuple[float, float]:
-    """Seconds after which we must send, and after which a silent broker is gone; 0 for never.
+    """Seconds after which we must send, and after which a silent broker is gone; infinite for never.
 
     `beat` is what we offered and asked for, in ms; `answer` is the header with what the broker offers and
     wants. We send twice as often as agreed, and wait for more than two beats: networks and brokers dawdle.
     """
     numbers = [int(part) if part.strip().isdecimal() else 0 for part in answer.split(",")]
     offers, wants = (*numbers, 0, 0)[:2]
-    send_every = max(beat, wants) / 2000 if beat and wants else 0.0
-    silent_after = max(beat, offers) / 1000 * 2 + 1 if beat and offers else 0.0
+    send_every = max(beat, wants) / 2000 if beat and wants else math.inf
+    silent_after = max(beat, offers) / 1000 * 2 + 1 if beat and offers else math.inf
     return send_every, silent_after
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,8 @@ logger = logging.getLogger(__name__)
 
 Covers = Literal["frame", "transaction", "sequence"]
 
-_EXPLANATION_TIMEOUT: Final = 0.25
+_EXPLANATION_TIMEOUT: Final = 0.25  # seconds in which the reason for a refused transaction may come
+_CLOSING_TIMEOUT: Final = 1.0  # seconds a broker has to hang up after an error about nothing of ours
 
 
 class Receipt:
@@ -68,17 +70,16 @@ class Receipts:
 
     Attributes:
         broker: For log lines.
-        stray: When an error came that is about nothing we wait for, on the monotonic clock; or None.
-        explain_by: Until when the reason for a refused transaction is waited for; or None.
+        due: When `keep_time` is to be called, on the monotonic clock.
     """
 
     def __init__(self, broker: str) -> None:
         self.broker = broker
-        self.stray: float | None = None
-        self.explain_by: float | None = None
+        self.due = math.inf
         self._lock = threading.Lock()
         self._pending: dict[str, Receipt] = {}  # in the order in which the broker will answer
         self._unexplained: tuple[Receipt, str] | None = None
+        self._closing = False
 
     def expect(self, receipt: Receipt) -> None:
         """Wait for `receipt`."""
@@ -101,12 +102,12 @@ class Receipts:
         if number is None:
             self._refuse_unnamed(text)
             return
-        self.explain()
+        self._explain()
         with self._lock:
             receipt = self._pending.pop(number, None)
             if receipt is not None and receipt.covers == "transaction" and not receipt.objection:
                 self._unexplained = receipt, text
-                self.explain_by = time.monotonic() + _EXPLANATION_TIMEOUT
+                self.due = min(self.due, time.monotonic() + _EXPLANATION_TIMEOUT)
                 return
         if receipt is None:
             logger.error("%s refused what nobody waits for: %s", self.broker, text)
@@ -115,7 +116,7 @@ class Receipts:
 
     def _refuse_unnamed(self, text: str) -> None:
         if self._unexplained is not None:
-            self.explain(text)
+            self._explain(text)
             return
         with self._lock:
             oldest = next((receipt for receipt in self._pending.values() if receipt.covers != "frame"), None)
@@ -128,18 +129,28 @@ class Receipts:
         else:
             oldest.objection = oldest.objection or text
 
-    def explain(self, text: str = "") -> None:
+    def keep_time(self) -> None:
+        """Give up what was waited for long enough.
+
+        Raises:
+            Disconnected: The broker reported an error about nothing of ours, and did not hang up.
+        """
+        self._explain()
+        self.due = math.inf
+        if self._closing:
+            raise Disconnected(f"{self.broker} reported an error")
+
+    def _explain(self, text: str = "") -> None:
         """Wait no longer for the reason for a refused transaction: it is `text`, if that is known."""
         with self._lock:
             unexplained, self._unexplained = self._unexplained, None
-            self.explain_by = None
         if unexplained is not None:
             receipt, known = unexplained
             receipt.resolve(BrokerRefused(text or known))
 
     def fail(self, reason: str) -> None:
         """The connection ended: nothing more will be answered."""
-        self.explain()
+        self._explain()
         with self._lock:
             receipts = list(self._pending.values())
             self._pending.clear()
@@ -148,4 +159,5 @@ class Receipts:
 
     def _stray(self, text: str) -> None:
         logger.error("%s reports an error: %s", self.broker, text)
-        self.stray = time.monotonic()
+        self._closing = True
+        self.due = time.monotonic() + _CLOSING_TIMEOUT

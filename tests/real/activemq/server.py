@@ -56,6 +56,10 @@ def install() -> None:
 class ActiveMQ:
     """One broker. `start` after `stop` or `kill` finds the messages of before.
 
+    Args:
+        directory: Where everything of it is.
+        disk_syncs: Whether what it confirms is on the disk.
+
     Attributes:
         port: of STOMP.
         tls_port: of STOMP over TLS.
@@ -66,13 +70,13 @@ class ActiveMQ:
     username = USERNAME
     password = PASSWORD
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, disk_syncs: bool = True) -> None:
         self.directory = directory
         self.port, self.tls_port = free_ports(2)
         self.ca_file = directory / "conf" / "ca.pem"
         self.log_file = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._configure()
+        self._configure(disk_syncs)
 
     def start(self) -> None:
         """Start, and return when somebody can log in.
@@ -127,7 +131,7 @@ class ActiveMQ:
         except OSError:
             return False
 
-    def _configure(self) -> None:
+    def _configure(self, disk_syncs: bool) -> None:
         conf = self.directory / "conf"
         for part in (conf, self.directory / "data", self.directory / "tmp"):
             part.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,7 @@ class ActiveMQ:
                 username=USERNAME,
                 password=PASSWORD,
                 store_password=_STORE_PASSWORD,
+                disk_syncs=str(disk_syncs).lower(),
             )
         )
         (conf / "log4j.properties").write_text(
@@ -175,15 +180,15 @@ def _make_certificates(conf: Path) -> None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[ActiveMQ]:
-    """An ActiveMQ in a temporary directory, for as long as the context lasts.
+def running(disk_syncs: bool = True) -> Iterator[ActiveMQ]:
+    """An ActiveMQ in a temporary directory, for as long as the context lasts. Arguments as `ActiveMQ`.
 
     Raises:
         Unavailable: It cannot be installed.
     """
     install()
     with tempfile.TemporaryDirectory(prefix="parvis-activemq-") as directory:
-        broker = ActiveMQ(Path(directory))
+        broker = ActiveMQ(Path(directory), disk_syncs)
         try:
             broker.start()
             yield broker
