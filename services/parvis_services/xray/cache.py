@@ -27,8 +27,3 @@ class Cache(Generic[T]):
                     self._things.popitem(last=False)
             self._things.move_to_end(key)
             return self._things[key]
-
-    def forget(self, key: Hashable) -> None:
-        """Keep nothing under `key` any longer."""
-        with self._lock:
-            self._things.pop(key, None)

@@ -17,7 +17,7 @@ class Tree:
 
     A file is opened plainly if that is possible, and for single-writer-multiple-reader access (SWMR) if
     somebody is writing it in that mode. Not the other way round: HDF5 may take hours to notice that a file
-    opened for SWMR was cut short.
+    opened for SWMR was cut short. Files are not locked: to read one must never keep a detector from writing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,23 +28,14 @@ class Tree:
     def open(self, path: Path) -> h5py.File:
         """The file, opened for reading. Raises ImageError if it cannot be."""
         if path not in self._files:
-            self._files[path] = self._open(path)
-        return self._files[path]
-
-    def _open(self, path: Path) -> h5py.File:
-        linked = "" if path == self.path else f"{path.name}, to which it links, "
-        try:
+            linked = "" if path == self.path else f"{path.name}, to which it links, "
             try:
-                return h5py.File(path, "r")
+                self._files[path] = _open(path)
+            except FileNotFoundError:
+                raise UnfinishedImageError(self.path, f"{linked or 'the file '}is not there (yet)") from None
             except OSError as error:
-                if "already open for write" not in str(error):
-                    raise
-                return h5py.File(path, "r", libver="latest", swmr=True)
-        except FileNotFoundError:
-            reason = f"{linked or 'the file '}is not there (yet)"
-            raise UnfinishedImageError(self.path, reason) from None
-        except OSError as error:
-            raise _explain(self.path, linked, str(error)) from None
+                raise _explain(self.path, linked, str(error)) from None
+        return self._files[path]
 
     def find(self, node: h5py.Group, path: str, depth: int = 0) -> Any:
         """What is at `path` below `node`, or None. Links to other files are followed through `open`.
@@ -100,13 +91,31 @@ class Tree:
         self._files.clear()
 
 
+def refresh(dataset: h5py.Dataset) -> None:
+    """See what was written to a dataset since its file was opened, if that is written for SWMR."""
+    if dataset.file.swmr_mode:
+        dataset.id.refresh()
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as error:
+        if "locking flag" in str(error):
+            # This process has it open already, and that decides how it is locked.
+            return h5py.File(path, "r")
+        if "already open for write" not in str(error):
+            raise
+        return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+
+
 def _explain(path: Path, linked: str, error: str) -> ImageError:
     """What HDF5's message means."""
     if "truncated file" in error or "unable to read superblock" in error:
         return UnfinishedImageError(
             path, f"{linked}is shorter than it should be: still being written, or cut short"
         )
-    if "unable to lock file" in error:
+    if "not already open for SWMR" in error:
         return UnfinishedImageError(path, f"{linked}is being written by another program, and not for SWMR")
     if "file signature not found" in error or "file read failed" in error:
         return BrokenImageError(path, f"{linked}cannot be read as HDF5")

@@ -128,9 +128,9 @@ def count_frames(path: str | Path) -> int | None:
     path = Path(path)
     if not _signature(path).startswith(_HDF5_SIGNATURE):
         return None
-    from parvis_services.xray.nexus import opened
+    from parvis_services.xray import nexus
 
-    return opened(path).refresh()
+    return nexus.count_frames(path)
 
 
 def _signature(path: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,19 @@ def test_frames_of_two_sizes(tmp_path):
     assert open_image(master, 1).data[0].shape == SHAPE
     with pytest.raises(BrokenImageError, match="frame 2 is of another size"):
         open_image(master, 2)
+
+
+def test_threads_read_different_frames(tmp_path):
+    made = counts(12, np.int32)
+    master = frames_to_nexus(list(made), HEADER, Series(tmp_path, "x", 12, SHAPE, 5))
+    buffers = Buffers()
+
+    def read(number: int) -> bool:
+        image = open_image(master, number % 12, buffers=buffers)
+        return bool((image.data[0] == made[number % 12].astype(np.uint32)).all())
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(read, range(120)))
 
 
 def test_copies_of_a_series_in_another_directory(tmp_path):
