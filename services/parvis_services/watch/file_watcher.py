@@ -17,7 +17,7 @@ from parvis_services.messages import ImageSeen
 from parvis_services.paths import allowed_path
 from parvis_services.watch.selection import outputs_for
 from parvis_services.watch.sources import Hdf5Images, ListedFiles, NumberedFiles, Source
-from parvis_services.watch.swmr import NotYetReadable
+from parvis_services.xray.errors import ImageError, MissingImageError, UnfinishedImageError
 
 _SLOW_STAT = 5.0
 _LEAST_WAIT = 1.0
@@ -188,11 +188,11 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
         """What is to be watched, or None if it is an HDF5 file that cannot be read yet."""
         try:
             source = self._open(parameters, stat_seconds)
-        except NotYetReadable as error:
+        except (UnfinishedImageError, MissingImageError) as error:
             self.log.info("cannot be read yet: %s", error)
             yield None
             return
-        except (ValueError, OSError) as error:
+        except (ValueError, ImageError) as error:
             raise Reject(str(error)) from error
         try:
             yield source
@@ -259,10 +259,8 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
     def _is_there(self, source: Source, number: int) -> bool:
         try:
             return source.is_there(number)
-        except OSError as error:
-            raise Reject(
-                f"{source.place(number)['file']}: image {number} cannot be looked for: {error}"
-            ) from error
+        except ImageError as error:
+            raise Reject(str(error)) from error
 
     def _conclude(self, watch: _Watch, parameters: WatchParameters, step: Step[WatchParameters]) -> None:
         """End the watch if it is over, else come back."""

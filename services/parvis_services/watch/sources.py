@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from parvis_services.watch.swmr import SwmrImages
+from parvis_services.xray.errors import BrokenImageError, ImageError
 
 # printf with a single whole number: anything wider would let a message fill the memory.
 _PATTERN = re.compile(r"(?:[^%]|%%)*%0?[0-9]{0,2}d(?:[^%]|%%)*")
@@ -102,18 +103,29 @@ class Hdf5Images:
     """The images of an HDF5 master file whose data files are being written.
 
     Raises:
-        OSError, ValueError: As `SwmrImages`.
+        UnfinishedImageError: It cannot be read yet.
+        ImageError: It is no such file, or does not say how many images it is to have.
     """
 
     master: str
     noun: str = "images"
 
     def __post_init__(self) -> None:
-        self._images = SwmrImages(self.master)
-        self.total = self._images.total
+        from parvis_services.xray.frame_map import FrameMap
+        from parvis_services.xray.hdf5 import Tree
+
+        self._tree = Tree(Path(self.master))
+        try:
+            self._map = FrameMap(self._tree)
+            if self._map.declared is None:
+                raise BrokenImageError(self.master, "it has no dataset of all images that says how many")
+        except ImageError:
+            self._tree.close()
+            raise
+        self.total = self._map.declared
 
     def is_there(self, number: int) -> bool:
-        return self._images.is_written(number - 1)
+        return self._map.is_written(number - 1)
 
     def place(self, number: int) -> dict[str, Any]:
         return {
@@ -125,4 +137,4 @@ class Hdf5Images:
         }
 
     def close(self) -> None:
-        self._images.close()
+        self._tree.close()

@@ -6,12 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
 from parvis.config import Config
 from parvis.service.testing import Run, run
+from parvis_services.simulate.header import Header
+from parvis_services.simulate.nexus import NexusWriter, Series, pixel_mask
 from parvis_services.watch.file_watcher import FileWatcher
 
+SHAPE = (24, 32)
+HEADER = Header(
+    detector="EIGER2 X",
+    wavelength=0.98,
+    distance=0.2,
+    beam_xy=(16.0, 12.0),
+    pixel_size=(75e-6, 75e-6),
+    sensor_thickness=450e-6,
+    count_cutoff=10_000,
+)
 OUTPUTS = ["first", "every", "every-7", "last", "select-30", "20", "any", "finally", "timeout", "error"]
 
 
@@ -177,3 +191,61 @@ def test_paths_outside_what_the_site_allows_are_rejected(tmp_path: Path) -> None
     look = watch(parameters, config=config)
     assert look.outcome.result == "reject"
     assert "parvis.allowed_directories" in look.outcome.reason
+
+
+def nexus(directory: Path, images: int, *, linked: bool = True, written: int | None = None) -> NexusWriter:
+    """A detector that writes images to an HDF5 file and has written some of them."""
+    frames = [np.full(SHAPE, number, dtype=np.int32) for number in range(images)]
+    series = Series(directory, "grid_1", images, SHAPE, images_per_file=4, linked=linked)
+    writer = NexusWriter(series, HEADER, pixel_mask(frames[0]))
+    for frame in frames[:written]:
+        writer.append(frame)
+    return writer
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_images_of_an_hdf5_file_are_told_of_as_they_are_written(tmp_path: Path, linked: bool) -> None:
+    with nexus(tmp_path, 10, linked=linked, written=6) as detector:
+        master = str(detector.series.master)
+        look = watch({"hdf5": master})
+        assert numbers(look.sent("every")) == [1, 2, 3, 4, 5, 6]
+        status = look.checkpoints[0].payload
+        assert status["filewatcher-status"]["seen-images"] == 6
+        for number in range(6, 10):
+            detector.append(np.full(SHAPE, number, dtype=np.int32))
+        rest = watch({"hdf5": master}, status)
+    assert numbers(rest.sent("every")) == [7, 8, 9, 10]
+    assert rest.sent("finally") == [{"images-expected": 10, "images-seen": 10, "success": True}]
+
+
+def test_a_payload_of_an_hdf5_image_says_which_frame_it_is(tmp_path: Path) -> None:
+    with nexus(tmp_path, 3) as detector:
+        (image,) = watch({"hdf5": str(detector.series.master)}).sent("last")
+    image.pop("file-seen-at")
+    assert image == {
+        "hdf5": str(detector.series.master),
+        "hdf5-index": 2,
+        "file": str(detector.series.master),
+        "file-number": 3,
+        "parameters": {"scan_range": "3,3"},
+    }
+
+
+def test_an_hdf5_file_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
+    parameters = {"hdf5": str(tmp_path / "grid_1.nxs"), "timeout": 60}
+    look = watch(parameters)
+    assert look.everything == look.checkpoints
+    assert look.checkpoints[0].delay == 1
+    late = {"filewatcher-status": {"seen-images": 0, "start-time": 1000.0}}
+    end = watch(parameters, late)
+    assert [sent.output for sent in end.everything] == ["timeout", "finally"]
+    assert end.sent("finally")[0]["success"] is False
+
+
+def test_a_file_that_is_no_stack_of_images_is_rejected(tmp_path: Path) -> None:
+    file = tmp_path / "other.h5"
+    with h5py.File(file, "w") as content:
+        content["number"] = 1
+    look = watch({"hdf5": str(file)})
+    assert look.outcome.result == "reject"
+    assert "other.h5" in look.outcome.reason
