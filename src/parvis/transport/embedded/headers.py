@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from parvis.transport.embedded.message import Message
+
 HEARTBEAT_FLOOR: Final = 100
 """Shortest heart-beat interval, in ms."""
+
+_MAX_DELAY: Final = 10 * 366 * 86_400_000
+"""Longest delay, in ms: ten years."""
 
 
 class Refusal(Exception):
@@ -29,6 +34,27 @@ def number(headers: dict[str, str], name: str, default: int = 0) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 18):
         raise Refusal(f"header {name} is no whole number: {text[:40]!r}")
     return sign * int(digits)
+
+
+def describe(message: Message, headers: dict[str, str]) -> None:
+    """Take priority, expiry, persistence and delay of a message from the headers of its SEND.
+
+    Raises:
+        Refusal: one of them cannot be read, or is not supported.
+    """
+    if "priority" in headers:
+        message.priority = min(9, max(0, number(headers, "priority")))
+    if "expires" in headers:
+        message.expires = max(0, number(headers, "expires"))
+    message.persistent = headers.get("persistent", "").lower() == "true"
+    for name in ("AMQ_SCHEDULED_PERIOD", "AMQ_SCHEDULED_REPEAT", "AMQ_SCHEDULED_CRON"):
+        if name in headers:
+            raise Refusal(f"{name} is not supported: only AMQ_SCHEDULED_DELAY is")
+    delay = min(number(headers, "AMQ_SCHEDULED_DELAY"), _MAX_DELAY)
+    if delay > 0:
+        message.due = message.timestamp + delay
+        message.expires += delay if message.expires else 0  # it lives as long, once it has come
+        message.headers["scheduledJobId"] = message.id
 
 
 def heartbeats(text: str) -> tuple[int, int]:

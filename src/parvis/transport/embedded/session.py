@@ -14,14 +14,13 @@ from parvis import __version__
 from parvis.transport.embedded import statistics
 from parvis.transport.embedded.consumer import Acknowledge, Consumer, Delivery
 from parvis.transport.embedded.destinations import DestinationError, Destinations, check
-from parvis.transport.embedded.headers import Refusal, heartbeats, number
+from parvis.transport.embedded.headers import Refusal, describe, heartbeats, number
 from parvis.transport.embedded.message import RESERVED, Message
 from parvis.transport.embedded.selector import Selector, SelectorError
 from parvis.transport.embedded.transaction import Transaction, settle
 from parvis.transport.stomp_frames import VERSIONS, Frame, ProtocolError, encode, encode_head, negotiate
 
 _TEMPORARY: Final = ("/temp-queue/", "/temp-topic/")
-_MAX_DELAY: Final = 10 * 366 * 86_400_000
 _MAX_TARGETS: Final = 1000
 _MAX_TRANSACTIONS: Final = 1000
 
@@ -234,24 +233,11 @@ class Session:
         return self._temporary[stated]
 
     def _message(self, destination: str, frame: Frame) -> Message:
-        headers = frame.headers
-        kept = {name: value for name, value in headers.items() if name not in RESERVED}
+        kept = {name: value for name, value in frame.headers.items() if name not in RESERVED}
         message = self._destinations.message(destination, kept, frame.body)
         if kept.get("reply-to", "").startswith(_TEMPORARY):
             kept["reply-to"] = self._full_name(kept["reply-to"])
-        if "priority" in headers:
-            message.priority = min(9, max(0, number(headers, "priority")))
-        if "expires" in headers:
-            message.expires = max(0, number(headers, "expires"))
-        message.persistent = headers.get("persistent", "").lower() == "true"
-        for name in ("AMQ_SCHEDULED_PERIOD", "AMQ_SCHEDULED_REPEAT", "AMQ_SCHEDULED_CRON"):
-            if name in headers:
-                raise Refusal(f"{name} is not supported: only AMQ_SCHEDULED_DELAY is")
-        delay = number(headers, "AMQ_SCHEDULED_DELAY")
-        if delay > 0:
-            message.due = message.timestamp + min(delay, _MAX_DELAY)
-            message.expires += delay if message.expires else 0  # it lives as long, once it has come
-            kept["scheduledJobId"] = message.id
+        describe(message, frame.headers)
         return message
 
     def _ask(self, destination: str, headers: dict[str, str]) -> None:
