@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from parvis_services.xray.kernels.jit import WIDE, copy_wide, kernel
+from parvis_services.xray.kernels.jit import WIDE, copy_wide, kernel, part
 
 _PREFIX = 12
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
@@ -93,7 +93,7 @@ def _decode(source: Any, target: Any, block: int) -> Any:
     return _copy_rest(source, position, target, done)
 
 
-@kernel
+@part
 def _copy_rest(source: Any, position: Any, target: Any, done: int) -> Any:
     """The last elements, too few for a group of eight, which are stored as they are."""
     itemsize = target.itemsize
@@ -107,7 +107,7 @@ def _copy_rest(source: Any, position: Any, target: Any, done: int) -> Any:
     return done, position
 
 
-@kernel
+@part
 def _extended_length(source: Any, position: int, end: int, length: Any) -> Any:
     """A length of 15 goes on in the bytes that follow, up to one that is not 255; -1 if there is none."""
     if length < 15:
@@ -121,7 +121,7 @@ def _extended_length(source: Any, position: int, end: int, length: Any) -> Any:
     return -1, position
 
 
-@kernel
+@part
 def _decompress(source: Any, start: int, compressed: int, target: Any, size: int) -> bool:
     """Expand one LZ4 block to exactly `size` bytes of `target`, which must have room for `WIDE` more."""
     if compressed > len(source) - start:
@@ -148,7 +148,7 @@ def _decompress(source: Any, start: int, compressed: int, target: Any, size: int
     return False
 
 
-@kernel
+@part
 def _copy_literals(source: Any, position: int, target: Any, written: int, length: int) -> None:
     if position + length + WIDE <= len(source):
         for copied in range(0, length, WIDE):
@@ -158,7 +158,7 @@ def _copy_literals(source: Any, position: int, target: Any, written: int, length
             target[written + i] = source[position + i]
 
 
-@kernel
+@part
 def _copy_match(target: Any, written: int, offset: int, length: int) -> None:
     """Repeat what was written `offset` bytes ago; where that overlaps, what is being written repeats."""
     end = written + length
@@ -171,7 +171,7 @@ def _copy_match(target: Any, written: int, offset: int, length: int) -> None:
         written += WIDE
 
 
-@kernel
+@part
 def _unshuffle(shuffled: Any, words: Any, target: Any) -> None:
     """Put elements together again from planes that hold one bit of each."""
     plane = len(words)
@@ -187,13 +187,13 @@ def _unshuffle(shuffled: Any, words: Any, target: Any) -> None:
             _add_byte(low, target, 8 * byte)
 
 
-@kernel
+@part
 def _add_byte(low: Any, target: Any, shift: int) -> None:
     for i in range(len(target)):
         target[i] |= np.uint32(low[i]) << np.uint32(shift)
 
 
-@kernel
+@part
 def _any_set(words: Any) -> bool:
     """Counts are small: the planes of the high bits are mostly empty, which is cheap to see."""
     found = np.uint64(0)
@@ -202,7 +202,7 @@ def _any_set(words: Any) -> bool:
     return found != 0
 
 
-@kernel
+@part
 def _transpose(planes: Any, words: Any) -> None:
     """From eight planes of bits to one byte an element, eight bytes a word."""
     for i in range(len(words)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from parvis_services.xray.kernels.jit import LANES, kernel, leading_plain, running_sum
+from parvis_services.xray.kernels.jit import LANES, leading_plain, part, running_sum
 
 _ESCAPE_8 = -(2**7)
 _ESCAPE_16 = -(2**15)
@@ -44,7 +44,7 @@ def decode(
     return target
 
 
-@kernel
+@part
 def _little_endian(source, start, width):  # type: ignore[no-untyped-def]
     value = np.uint64(0)
     for i in range(width):
@@ -52,7 +52,7 @@ def _little_endian(source, start, width):  # type: ignore[no-untyped-def]
     return value
 
 
-@kernel
+@part
 def _decode(source, target):  # type: ignore[no-untyped-def]
     """Fill `target`; gives how many pixels were found and where in the source the next would begin."""
     length, size = len(source), len(target)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from parvis_services.xray.kernels.jit import kernel
+from parvis_services.xray.kernels.jit import kernel, part
 from parvis_services.xray.kernels.limits import (
     CALM,
     LIVELY,
@@ -23,7 +23,7 @@ from parvis_services.xray.kernels.limits import (
 )
 
 
-@kernel
+@part
 def _sum_columns(pixels: Any, limits: Any, at: int, counts: Any, sums: Any) -> None:
     """Number, sum and sum of squares of the columns of the boxes around the pixels of row `at`."""
     width = pixels.values.shape[1]
@@ -41,7 +41,7 @@ def _sum_columns(pixels: Any, limits: Any, at: int, counts: Any, sums: Any) -> N
             y[i] += number * number
 
 
-@kernel
+@part
 def _slide(columns: Any, width: int, totals: Any) -> None:
     """Sums of `width` neighbouring columns, from left to right."""
     totals[:] = 0

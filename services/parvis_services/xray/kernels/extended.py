@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from parvis_services.xray.kernels.jit import kernel
+from parvis_services.xray.kernels.jit import kernel, part
 from parvis_services.xray.kernels.limits import CALM, CORE, LIVELY, TOO_LARGE, extend
 
 
@@ -53,7 +53,7 @@ def _mark_core(state: Any, distance: int) -> None:
             state[at, i] = np.uint8(CORE) if core else state[at, i]
 
 
-@kernel
+@part
 def _has(row: Any, wanted: int) -> bool:
     found = False
     for i in range(len(row)):
@@ -61,13 +61,13 @@ def _has(row: Any, wanted: int) -> bool:
     return found
 
 
-@kernel
+@part
 def _or_into(target: Any, source: Any) -> None:
     for i in range(len(target)):
         target[i] |= source[i]
 
 
-@kernel
+@part
 def _background(image: Any, state: Any, place: tuple[int, int], limits: Any, zero: Any) -> Any:
     """Number and sum of the usable pixels that are not core in a box two pixels larger each way."""
     (rows, width), (at, column) = image.shape, place

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parvis_services.xray.kernels.jit import kernel
+from parvis_services.xray.kernels.jit import kernel, part
 from parvis_services.xray.spots import Spots
 
 
@@ -34,7 +34,7 @@ def spots(indices: NDArray[np.int64], values: NDArray[Any], shape: tuple[int, in
     return Spots(*_measure(pixels, counts, number, n, shape[1]))
 
 
-@kernel
+@part
 def _root(parent: Any, pixel: int) -> int:
     """The first pixel of the group, on the way halving the path to it."""
     while parent[pixel] != pixel:

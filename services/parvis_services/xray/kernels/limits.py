@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from parvis_services.xray.kernels.jit import kernel
+from parvis_services.xray.kernels.jit import kernel, part
 from parvis_services.xray.parameters import DispersionParameters
 
 TOO_LARGE = 2**24
@@ -80,18 +80,21 @@ def trusted_limits(kind: np.dtype[Any], trusted: tuple[float, float]) -> tuple[A
     return np.int64(math.ceil(max(low, info.min))), np.int64(math.floor(min(high, info.max)))
 
 
-@kernel
+@part
 def varies(m: float, x: float, y: float, limits: Any) -> bool:
-    """The variance test: whether the counts of a box vary more than Poisson noise would."""
+    """The variance test: whether the counts of a box vary more than Poisson noise would.
+
+    Both tests are written without branches, which a processor could not predict.
+    """
     degrees = max(m - 1.0, 0.0)
     limit = limits.gain * x * (degrees + limits.n_sigma_b * math.sqrt(2 * degrees))
-    return m >= limits.fewest and x >= 0 and m * y - x * x > limit
+    return (m >= limits.fewest) & (x >= 0) & (m * y - x * x > limit)
 
 
-@kernel
+@part
 def stands_out(p: float, m: float, x: float, limits: Any) -> bool:
     """The signal test: whether a pixel stands out of the mean of its box, where `x` is not negative."""
-    return p > limits.threshold and m * p - x > limits.n_sigma_s * math.sqrt(limits.gain * x * m)
+    return (p > limits.threshold) & (m * p - x > limits.n_sigma_s * math.sqrt(limits.gain * x * m))
 
 
 @kernel

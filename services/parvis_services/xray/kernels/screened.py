@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from parvis_services.xray.kernels.jit import BOX_LANES, box_sums, kernel
+from parvis_services.xray.kernels.jit import BOX_LANES, box_sums, kernel, part
 from parvis_services.xray.kernels.limits import (
     CALM,
     LIVELY,
@@ -31,6 +31,8 @@ LARGEST_BOX = 127
 """Pixels in the largest box whose sums, times its size, fit in 32 bits."""
 
 _PADDING = 64
+_FEW = 1 / 64  # of the pixels of a row: so many are tested exactly sooner than the whole row is screened
+_LOOK_EVERY = 16  # rows: how often to see whether they have become few
 _SLACK = 1e-5  # far more than the rounding of the single-precision screens, far less than matters for speed
 
 
@@ -106,7 +108,7 @@ def _window(width: int, limits: Any) -> Any:
     return Window(ring, sums, bright, totals, nearby, flags, flags.view(np.uint64), found)
 
 
-@kernel
+@part
 def _take_row(pixels: Any, row: int, window: Any, limits: Any, screen: Any) -> None:
     """Put a row in the place of the oldest of the ring, and bring the column sums up to date.
 
@@ -132,7 +134,7 @@ def _take_row(pixels: Any, row: int, window: Any, limits: Any, screen: Any) -> N
         bright[i] += np.uint8(new >= screen.bright) - np.uint8(old >= screen.bright)
 
 
-@kernel
+@part
 def _add_squares(row: int, window: Any, squares: Any, screen: Any, sign: int) -> None:
     """Add a row of the ring to the sums of squares of its columns, or take it away."""
     values = window.ring[row % len(window.ring)]
@@ -143,7 +145,7 @@ def _add_squares(row: int, window: Any, squares: Any, screen: Any, sign: int) ->
         squares[i] += np.uint32(sign) * (square if value > 0 else np.uint32(0))
 
 
-@kernel
+@part
 def _slide(columns: Any, width: int, totals: Any) -> None:
     """Sums of `width` neighbouring columns."""
     n = len(totals)
@@ -160,17 +162,28 @@ def _slide(columns: Any, width: int, totals: Any) -> None:
             totals[i] += shifted[i]
 
 
-@kernel
+@part
+def _screen_near(values: Any, window: Any) -> Any:
+    """Flag the pixels of a row that are not empty and have a bright one in their box; gives how many."""
+    nearby, flags, count = window.nearby, window.flags, np.int32(0)
+    for i in range(len(nearby)):
+        near = (nearby[i] != 0) & (values[i] > 0)
+        flags[i] = np.uint8(near)
+        count = np.int32(count + np.int32(near))
+    return count
+
+
+@part
 def _screen_signal(values: Any, window: Any, screen: Any) -> None:
-    """Flag the pixels of a row that may be strong."""
+    """Flag the pixels of a row that have a bright one in their box and may stand out of it."""
     totals, nearby, flags = window.totals, window.nearby, window.flags
     for i in range(len(totals)):
         excess = np.float32(np.int32(screen.pixels * values[i] - totals[i]))
         enough = excess * excess >= screen.signal * np.float32(totals[i])
-        flags[i] = np.uint8((excess > np.float32(0)) & enough & (nearby[i] != 0))
+        flags[i] = nearby[i] if (excess > np.float32(0)) & enough else np.uint8(0)
 
 
-@kernel
+@part
 def _screen_spread(squares: Any, window: Any, screen: Any) -> None:
     """Flag the pixels of a row whose box may vary more than noise."""
     totals, nearby, flags = window.totals, window.nearby, window.flags
@@ -181,7 +194,7 @@ def _screen_spread(squares: Any, window: Any, screen: Any) -> None:
         flags[i] = np.uint8((enough | (squares[i] >= screen.square_most)) & (nearby[i] != 0))
 
 
-@kernel
+@part
 def _collect(window: Any) -> Any:
     """Put in `found` where the flags are set; gives how many are."""
     flags, words, found = window.flags, window.words, window.found
@@ -194,7 +207,7 @@ def _collect(window: Any) -> Any:
     return count
 
 
-@kernel
+@part
 def _any_too_large(pixels: Any, row: int) -> bool:
     """Whether a row has usable pixels that are left out of the sums, which the screens do not see."""
     if pixels.high < TOO_LARGE:
@@ -211,15 +224,19 @@ def strong(pixels: Any, limits: Any, screen: Any) -> Any:
     """Flat indices of the strong pixels of an image of unsigned integers by the dispersion threshold."""
     rows, width = pixels.values.shape
     window, box = _window(width, limits), 2 * limits.fast + 1
-    indices, n = np.empty(1024, np.int64), 0
+    indices, n, crowded = np.empty(1024, np.int64), 0, True
     for row in range(rows + limits.slow):
         _take_row(pixels, row, window, limits, screen)
         at = row - limits.slow
         if at < 0:
             continue
-        _slide(window.sums, box, window.totals)
+        values = window.ring[at % len(window.ring)][limits.fast :]
         _slide(window.bright, box, window.nearby)
-        _screen_signal(window.ring[at % len(window.ring)][limits.fast :], window, screen)
+        if not crowded or at % _LOOK_EVERY == 0:
+            crowded = _screen_near(values, window) > _FEW * width
+        if crowded:
+            _slide(window.sums, box, window.totals)
+            _screen_signal(values, window, screen)
         if _any_too_large(pixels, at):
             window.flags[:width] = 1
         kept = _test_row(pixels, at, window, limits, screen)
@@ -227,22 +244,20 @@ def strong(pixels: Any, limits: Any, screen: Any) -> Any:
     return indices[:n]
 
 
-@kernel
-def _test_row(pixels: Any, row: int, window: Any, limits: Any, screen: Any) -> int:
+@part
+def _test_row(pixels: Any, row: int, window: Any, limits: Any, screen: Any) -> Any:
     """Of the flagged pixels of a row, leave the strong ones in `found`; gives how many they are."""
     values, allowed, found = pixels.values[row], pixels.mask[row % len(pixels.mask)], window.found
-    kept = 0
+    ring, leave_out, kept = window.ring, screen.leave_out, 0
     for k in range(_collect(window)):
         i = found[k]
         value = np.uint32(values[i])
         if allowed[i] == 0 or value < pixels.low or value > pixels.high:
             continue
-        m, x, y = box_sums(window.ring, i, screen.leave_out)
-        if varies(float(m), float(x), float(y), limits) and stands_out(
-            float(value), float(m), float(x), limits
-        ):
-            found[kept] = i
-            kept += 1
+        m, x, y = box_sums(ring, i, leave_out)
+        uneven = varies(float(m), float(x), float(y), limits)
+        found[kept] = i
+        kept += np.int64(uneven & stands_out(float(value), float(m), float(x), limits))
     return kept
 
 
@@ -274,7 +289,7 @@ def lively(pixels: Any, limits: Any, screen: Any) -> Any:
     return state
 
 
-@kernel
+@part
 def _mark_usable(pixels: Any, row: int, state: Any) -> None:
     values, allowed = pixels.values[row], pixels.mask[row % len(pixels.mask)]
     for i in range(len(values)):
