@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
 
-from parvis.transport.embedded import Broker, BrokerError, JournalError, Settings
+from parvis.transport.embedded import BrokerError, JournalError, Settings
+from parvis.transport.embedded.serve import serve
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,21 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        asyncio.run(_serve(Settings(port=options.port, journal=options.journal)))
+        serve(Settings(port=options.port, journal=options.journal), _announce)
     except (BrokerError, JournalError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(settings: Settings) -> None:
-    broker = Broker(settings)
-    await broker.start()
-    print(f"Listening at {settings.host}:{broker.port}, for this machine only", flush=True)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: asyncio.ensure_future(broker.stop()))
-    await broker.wait()
+def _announce(port: int) -> None:
+    print(f"Listening at 127.0.0.1:{port}, for this machine only", flush=True)
 
 
 if __name__ == "__main__":
