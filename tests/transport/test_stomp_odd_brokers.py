@@ -238,11 +238,12 @@ def test_subscription_refused_after_a_loss_is_tried_again(
 
 
 def test_posts_are_dropped_when_the_broker_does_not_read(script: Script) -> None:
-    blocked = threading.Event()
+    blocked, arrived = threading.Event(), list[str]()
 
     def answer(frame: Frame) -> bytes:
         if frame.command == "SEND":
             blocked.wait(20)
+            arrived.append(frame.headers["destination"])
         return receipt(frame)
 
     transport = script(answer).transport()
@@ -251,6 +252,9 @@ def test_posts_are_dropped_when_the_broker_does_not_read(script: Script) -> None
         transport.post(Send("status", bytes(100_000), kind="topic"))
     assert transport.is_connected
     blocked.set()
+    transport.send(Send("work", b""))
+    assert arrived.pop() == "/queue/test.work"
+    assert 0 < len(arrived) < 150
     transport.disconnect()
 
 
