@@ -21,6 +21,9 @@ WIDE = 32
 LANES = 16
 """Pixels that `leading_plain` and `running_sum` treat at once."""
 
+FLAGS = 64
+"""Bytes that `set_flags` looks at at once."""
+
 BOX_LANES = 8
 """Columns that `box_sums` treats at once."""
 
@@ -82,6 +85,29 @@ def copy_wide(
         return context.get_dummy_value()
 
     return types.void(target, types.int64, source, types.int64), generate
+
+
+@_operation
+def set_flags(typing_context: Any, flags: Any, offset: Any) -> Any:  # noqa: ARG001
+    """Which of the `FLAGS` bytes at `offset` are not 0, one bit each, the first the lowest."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        octets = ir.VectorType(ir.IntType(8), FLAGS)
+        address = _address(context, builder, signature.args[0], arguments[0], arguments[1], octets)
+        found = builder.icmp_unsigned("!=", builder.load(address, align=1), octets([0] * FLAGS))
+        return builder.bitcast(found, ir.IntType(FLAGS))
+
+    return types.uint64(flags, types.int64), generate
+
+
+@_operation
+def lowest_bit(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
+    """The place of the lowest bit set in a word that is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.uint64), generate
 
 
 @_operation

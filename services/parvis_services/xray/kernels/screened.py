@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from parvis_services.xray.kernels.jit import BOX_LANES, box_sums, kernel, part
+from parvis_services.xray.kernels.jit import (
+    BOX_LANES,
+    FLAGS,
+    box_sums,
+    kernel,
+    lowest_bit,
+    part,
+    set_flags,
+)
 from parvis_services.xray.kernels.limits import (
     CALM,
     LIVELY,
@@ -91,8 +99,6 @@ class Window(NamedTuple):
     """How many bright pixels the box has."""
     flags: NDArray[np.uint8]
     """Which pixels of the row passed the screens."""
-    words: NDArray[np.uint64]
-    """The same flags, eight at a time."""
     found: NDArray[np.int32]
     """Room for the columns of those that did."""
 
@@ -100,12 +106,12 @@ class Window(NamedTuple):
 @kernel
 def _window(width: int, limits: Any) -> Any:
     """A window on an image of this width from which nothing has been taken yet."""
-    padded = (width + 63) // 64 * 64
+    padded = -(-width // FLAGS) * FLAGS
     ring = np.full((2 * limits.slow + 1, padded + _PADDING), -1, np.int32)
     sums, bright = np.zeros(padded + _PADDING, np.int32), np.zeros(padded + _PADDING, np.uint8)
     totals, nearby = np.empty(width, np.int32), np.empty(width, np.uint8)
-    flags, found = np.zeros(padded, np.uint8), np.empty(padded + 1, np.int32)
-    return Window(ring, sums, bright, totals, nearby, flags, flags.view(np.uint64), found)
+    flags, found = np.zeros(padded, np.uint8), np.empty(padded, np.int32)
+    return Window(ring, sums, bright, totals, nearby, flags, found)
 
 
 @part
@@ -197,13 +203,13 @@ def _screen_spread(squares: Any, window: Any, screen: Any) -> None:
 @part
 def _collect(window: Any) -> Any:
     """Put in `found` where the flags are set; gives how many are."""
-    flags, words, found = window.flags, window.words, window.found
-    count = 0
-    for word in range(len(words)):
-        if words[word] != 0:
-            for i in range(8 * word, 8 * word + 8):
-                found[count] = i
-                count += np.int64(flags[i] != 0)
+    flags, found, count = window.flags, window.found, 0
+    for first in range(0, len(flags), FLAGS):
+        bits = set_flags(flags, first)
+        while bits != 0:
+            found[count] = first + lowest_bit(bits)
+            count += 1
+            bits &= bits - np.uint64(1)
     return count
 
 
