@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,48 +14,11 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from parvis.service.supervisor import Supervisor
+from parvis_services.demo.stage import SERVICES, Listener
 from parvis_services.ispyb import collections
 from parvis_services.ispyb.database import Database
 from parvis_services.ispyb.schema import create_schema
 from waiting import wait_until
-
-SERVICES = {
-    "Dispatcher": 1,
-    "FileWatcher": 1,
-    "PerImageAnalysis": 2,
-    "XRayCentring": 1,
-    "ISPyBPIA": 1,
-    "NotifyGDA": 1,
-    "JSONLines": 1,
-}
-
-
-class Gda:
-    """Hears datagrams."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self.datagrams: list[str] = []
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return self._socket.getsockname()[1]
-
-    def images(self, dcid: int) -> list[int]:
-        """Numbers of the images of a data collection that were told of, in order of arrival."""
-        fields = [datagram.split(":") for datagram in self.datagrams]
-        return [int(image) for _, collection, image, *_ in fields if collection == str(dcid)]
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _listen(self) -> None:
-        with contextlib.suppress(OSError):
-            while data := self._socket.recv(4096):
-                self.datagrams.append(data.decode("latin-1"))
 
 
 @dataclass(frozen=True)
@@ -113,7 +75,7 @@ class Facility:
     environment: Mapping[str, str]
     database: Database
     supervisor: Supervisor
-    gda: Gda
+    gda: Listener
     _group: int = field(default=0, repr=False)
     _scans: int = field(default=0, repr=False)
 
@@ -216,7 +178,7 @@ def facility(
     supervisor = Supervisor(commands, environment, logs)
     thread = threading.Thread(target=supervisor.run, daemon=True)
     thread.start()
-    gda = Gda()
+    gda = Listener()
     database = Database(ispyb_url)
     try:
         yield Facility(directory, environment, database, supervisor, gda)

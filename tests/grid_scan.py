@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from facility import Gda, Scan
+from facility import Scan
+from parvis_services.demo.stage import Listener
 from parvis_services.simulate.collect import copy_frames
 from real_data import real_data
 from waiting import wait_until
@@ -68,7 +69,7 @@ def lines_of(scan: Scan) -> dict[int, dict[str, Any]]:
     return by_number
 
 
-def check_results(scan: Scan, gda: Gda, timeout: float = 100) -> None:
+def check_results(scan: Scan, gda: Listener, timeout: float = 100) -> None:
     """Wait for everything that must come of the real frames, and compare it with DIALS."""
     centring = scan.wait_for_result("Dials5AResults.json", timeout)
     wait_until(lambda: len(scan.rows()) == FRAMES, timeout, "a row for each image")

@@ -91,6 +91,9 @@ def children_of(number: int) -> list[int]:
 def test_a_process_that_nobody_supervises_is_no_orphan() -> None:
     command = [sys.executable, "-c", "from parvis.service.supervisor import is_orphan; print(is_orphan())"]
     environment = {name: value for name, value in os.environ.items() if name != SUPERVISOR}
-    assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        == "False\n"
+    )
     orphan = environment | {SUPERVISOR: "1"}
     assert subprocess.run(command, env=orphan, capture_output=True, text=True, check=True).stdout == "True\n"

@@ -103,7 +103,10 @@ def _perform(place: Path, plan: Plan, findings: Findings, *, quiet: bool) -> dic
                 lambda phase: live.update(live_view(findings, ready.states, phase), refresh=True),
                 shown=console.is_terminal and not quiet,
             )
-        summary = {"rows": _count_rows(ready, findings), "datagrams": len(ready.listener.images)}
+        summary = {
+            "rows": _count_rows(ready, findings),
+            "datagrams": len(set(ready.listener.images(ready.dcid))),
+        }
     draw_picture(findings, place / "heatmap.png")
     return summary | {"seconds": round(time.monotonic() - began, 1)}
 

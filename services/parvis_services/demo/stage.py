@@ -37,17 +37,22 @@ SERVICES = {
 
 
 class Listener:
-    """Stands for GDA: counts the datagrams that tell of images."""
+    """Stands for GDA: hears the datagrams that tell of images."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
-        self.images: set[str] = set()
+        self.datagrams: list[str] = []
         threading.Thread(target=self._listen, daemon=True).start()
 
     @property
     def port(self) -> int:
         return self._socket.getsockname()[1]
+
+    def images(self, dcid: int) -> list[int]:
+        """Numbers of the images of a data collection that were told of, in order of arrival."""
+        fields = [datagram.split(":") for datagram in self.datagrams]
+        return [int(image) for _, collection, image, *_ in fields if collection == str(dcid)]
 
     def close(self) -> None:
         self._socket.close()
@@ -55,7 +60,7 @@ class Listener:
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
             while data := self._socket.recv(4096):
-                self.images.add(data.decode("latin-1").split(":")[2])
+                self.datagrams.append(data.decode("latin-1"))
 
 
 @dataclass

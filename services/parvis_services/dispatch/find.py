@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
-from click.shell_completion import CompletionItem
 
-from parvis.cli.options import json_option
+from parvis.cli.options import complete_recipes, json_option
 
 if TYPE_CHECKING:
     from parvis.config import Config
@@ -18,16 +17,6 @@ if TYPE_CHECKING:
     from parvis_services.ispyb.database import Database
 
 _LARGEST_RECIPE = 64 * 2**20
-
-
-def _complete_recipes(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from parvis.config import Config
-    from parvis.recipe.library import recipe_directories, recipes
-
-    known = recipes(recipe_directories(Config.load()))
-    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
 
 
 @click.command(
@@ -48,7 +37,7 @@ Examples:
     "names",
     metavar="NAME",
     multiple=True,
-    shell_complete=_complete_recipes,
+    shell_complete=complete_recipes,
     help="Show this recipe, filled in. May be repeated: several run as one.",
 )
 @click.option(

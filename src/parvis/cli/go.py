@@ -14,10 +14,9 @@ from pprint import pformat
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from parvis.cli.dropfile import drop_file, store
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import complete_recipes, json_option, with_config
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -58,15 +57,6 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, value: str | None
     return seconds
 
 
-def _complete_recipes(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from parvis.recipe.library import recipe_directories, recipes
-
-    known = recipes(recipe_directories(Config.load()))
-    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
-
-
 @click.command(
     cls=_GoCommand,
     context_settings={"help_option_names": ["-h", "--help", "-?"]},
@@ -85,7 +75,7 @@ Examples:
     "recipes",
     metavar="RCP",
     multiple=True,
-    shell_complete=_complete_recipes,
+    shell_complete=complete_recipes,
     help="Name of a recipe to run. May be repeated.",
 )
 @click.option("-f", "--file", "recipe_file", metavar="FILE", help="Run the recipe in this file.")

@@ -44,6 +44,16 @@ def _complete_environments(
     return [CompletionItem(name) for name in environment_names() if name.startswith(incomplete)]
 
 
+def complete_recipes(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of a recipe."""
+    from parvis.recipe.library import recipe_directories, recipes
+
+    known = recipes(recipe_directories(Config.load()))
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
 _CONFIG_OPTIONS: list[Callable[[Function], Function]] = [
     click.option(
         "-e",

@@ -199,7 +199,7 @@ def running_collection(database: Database) -> Iterator[int]:
 def test_a_recipe_waits_for_the_end_of_its_data_collection(
     config: Config, recipes: Path, database: Database, running_collection: int
 ) -> None:
-    parameters = {"ispyb_dcid": running_collection, "ispyb_wait_for_runstatus": 1}
+    parameters: dict[str, Any] = {"ispyb_dcid": running_collection, "ispyb_wait_for_runstatus": 1}
     (checkpoint,) = dispatch(config, "mine", **parameters).checkpoints
     assert checkpoint.delay == 2
     again = checkpoint.payload
