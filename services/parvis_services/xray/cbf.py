@@ -77,7 +77,8 @@ def read_cbf(path: Path, buffers: Buffers) -> Image:
         where = np.s_[slow : slow + panel.shape[0], fast : fast + panel.shape[1]]
         data.append(np.ascontiguousarray(counts[where]))
         masks.append(None if gaps is None else gaps[where])
-    return Image(tuple(data), detector, beam, tuple(masks), str(path), None, gaps is not None)
+    mask_key = None if gaps is None else "gaps between modules"
+    return Image(tuple(data), detector, beam, tuple(masks), str(path), None, mask_key)
 
 
 def _contents(path: Path, buffers: Buffers) -> memoryview:

@@ -85,7 +85,8 @@ def _settings(dials: _Dials, parameters: AnalysisParameters) -> Any:
     if parameters.filters.min_spot_size is not None:
         finder.filter.min_spot_size = parameters.filters.min_spot_size
     dispersion = finder.threshold.dispersion
-    dispersion.gain = parameters.threshold.gain
+    if parameters.threshold.gain != 1:
+        dispersion.gain = parameters.threshold.gain
     dispersion.kernel_size = list(parameters.threshold.kernel_size)
     dispersion.sigma_background = parameters.threshold.n_sigma_b
     dispersion.sigma_strong = parameters.threshold.n_sigma_s

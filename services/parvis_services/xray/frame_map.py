@@ -104,11 +104,24 @@ class FrameMap:
         if found is None:
             reason = f"there is no frame {frame}: it has {self.count()}, numbered from 0"
             raise FrameRangeError(self._tree.path, reason)
-        if _never_written(*found):
-            refresh(found[0])
-            if _never_written(*found):
+        for dataset, index in self._stored(*found):
+            if _never_written(dataset, index):
+                refresh(dataset)
+            if _never_written(dataset, index):
                 raise UnfinishedImageError(self._tree.path, f"frame {frame} is not written yet")
         return found
+
+    def _stored(self, dataset: h5py.Dataset, index: int) -> Iterator[tuple[h5py.Dataset, int]]:
+        """Where the counts of a frame are in truth: a virtual dataset may put it together from several."""
+        if not dataset.is_virtual:
+            yield dataset, index
+            return
+        for source in dataset.virtual_sources():
+            first, last = _first_and_last(source.vspace, len(dataset))
+            if first <= index <= last and "%" not in source.file_name + source.dset_name:
+                file = _source_file(dataset, source)
+                start, _ = _first_and_last(source.src_space, len(dataset))
+                yield self._dataset(source.dset_name, file), start + index - first
 
     def is_written(self, frame: int) -> bool:
         """Whether a frame (from 0) can be read by now.
@@ -226,6 +239,8 @@ def _never_written(dataset: h5py.Dataset, index: int) -> bool:
     """Whether the detector has still to write a frame; HDF5 would give zeros for it."""
     if dataset.chunks is None or dataset.ndim < 3:
         return False
+    if index >= len(dataset):
+        return True
     position = (index // dataset.chunks[0] * dataset.chunks[0], *(0,) * (dataset.ndim - 1))
     info = dataset.id.get_chunk_info_by_coord(position)
     return info.byte_offset is None or info.size == 0
@@ -240,9 +255,21 @@ def _virtual_segments(whole: h5py.Dataset) -> list[_Segment]:
         start, available = _frames_of(source.src_space, (count, *whole.shape[1:]))
         if count == 0 or available != count or "%" in source.file_name + source.dset_name:
             return [_Segment(0, None, 0, str(whole.name), file)]
-        other = file if source.file_name == "." else file.parent / source.file_name
-        segments.append(_Segment(first, count, start, source.dset_name, other))
+        segments.append(_Segment(first, count, start, source.dset_name, _source_file(whole, source)))
     return sorted(segments, key=lambda segment: segment.first)
+
+
+def _source_file(whole: h5py.Dataset, source: Any) -> Path:
+    file = Path(whole.file.filename)
+    return file if source.file_name == "." else file.parent / source.file_name
+
+
+def _first_and_last(selection: Any, frames: int) -> tuple[int, int]:
+    """The frames between which a selection lies."""
+    if selection.get_select_type() == h5py.h5s.SEL_ALL:
+        return 0, frames - 1
+    low, high = selection.get_select_bounds()
+    return low[0], high[0]
 
 
 def _frames_of(selection: Any, shape: tuple[int, ...]) -> tuple[int, int]:

@@ -39,7 +39,8 @@ class Image:
             not write to it: it is shared by the images of a detector.
         path: The file.
         frame: Which exposure of the file, from 0; None for a file of one image.
-        mask_key: Tells masks of different content apart, quickly.
+        mask_key: Tells masks of different content apart, quickly; without it, masks that `MaskParameters` add
+            to one of the file are computed anew for each image.
     """
 
     data: tuple[NDArray[Any], ...]

@@ -15,7 +15,7 @@ from parvis_services.xray.resolution import d_star_squared, in_ice_ring
 
 _ROWS_AT_ONCE = 256
 
-_masks: Cache[Mask | None] = Cache(max_size=64)
+_masks: Cache[Mask] = Cache(max_size=64)
 
 
 def image_masks(image: Image, parameters: MaskParameters) -> tuple[Mask | None, ...]:
@@ -28,19 +28,20 @@ def image_masks(image: Image, parameters: MaskParameters) -> tuple[Mask | None, 
     return tuple(_cached(image, index, parameters) for index in range(len(image.detector.panels)))
 
 
-def _cached(image: Image, index: int, parameters: MaskParameters) -> Mask | None:
+def _cached(image: Image, index: int, parameters: MaskParameters) -> Mask:
     panel, given = image.detector.panels[index], image.mask[index]
-    needs_geometry = _by_resolution(parameters)
     key: Hashable = (image.mask_key, index, panel.shape, parameters)
-    if needs_geometry:
+    if _by_resolution(parameters):
         key = (key, panel, image.beam)
 
-    def make() -> Mask | None:
+    def make() -> Mask:
         asked = panel_mask(panel, image.beam, parameters, index)
         mask = asked if given is None else asked & given
         mask.setflags(write=False)
         return mask
 
+    if given is not None and image.mask_key is None:
+        return make()
     return _masks.get(key, make)
 
 

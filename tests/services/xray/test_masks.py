@@ -138,6 +138,16 @@ def test_without_a_wish_the_mask_of_the_file_is_taken_as_it_is():
     assert image_masks(image(None), MaskParameters())[0] is None
 
 
+def test_masks_of_images_made_by_hand_do_not_mix():
+    parameters = MaskParameters(border=1)
+    for row in (5, 6):
+        given = np.ones(SHAPE, bool)
+        given[row] = False
+        (mask,) = image_masks(image(given), parameters)
+        assert mask is not None
+        assert np.flatnonzero(~mask[:, 9]).tolist() == [0, row, 59]
+
+
 def test_masks_are_made_once_a_detector():
     parameters = MaskParameters(d_min=3.0)
     (first,) = image_masks(image(None), parameters)

@@ -209,6 +209,15 @@ def test_a_virtual_dataset_that_puts_modules_together(tmp_path):
         file["entry/data"].create_virtual_dataset("data", layout)  # pyright: ignore[reportAttributeAccessIssue]
     for number in range(3):
         np.testing.assert_array_equal(open_image(path, number).data[0], made[number])
+    with h5py.File(tmp_path / "module_1.h5", "w") as file:
+        late = file.create_dataset("data", (3, 12, 40), np.uint16, chunks=(1, 12, 40))
+        late[0] = made[0, 12:]
+    np.testing.assert_array_equal(open_image(path, 0).data[0], made[0])
+    with pytest.raises(UnfinishedImageError, match="frame 1 is not written yet"):
+        open_image(path, 1)
+    (tmp_path / "module_1.h5").unlink()
+    with pytest.raises(UnfinishedImageError, match=r"module_1\.h5, to which it links, is not there"):
+        open_image(path, 0)
 
 
 @pytest.mark.parametrize("how", [BITSHUFFLE, {"chunks": (1, *SHAPE), "compression": "gzip"}])
