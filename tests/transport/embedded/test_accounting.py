@@ -229,8 +229,8 @@ class Accounting(RuleBasedStateMachine):
     def nobody_waits_for_what_is_there(self) -> None:
         self.all_listen()
         for queue in self.destinations.queues.values():
-            pending = queue.messages()[len(queue.messages()) - (len(queue) - queue.in_flight) :]
-            assert 0 <= queue.in_flight <= len(queue)
+            assert 0 <= queue.in_flight <= queue.size
+            pending = queue.messages()[len(queue.messages()) - (queue.size - queue.in_flight) :]
             free = [
                 c for c in queue.consumers if c.has_room and not any(o.exclusive for o in queue.consumers)
             ]

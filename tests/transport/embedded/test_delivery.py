@@ -347,6 +347,19 @@ def test_a_topic_goes_to_all_who_are_there(broker: BrokerThread, connect: Connec
     wait_until(lambda: sizes(broker) == {"/topic/a": (0, 0)}, 5, "nothing left behind")
 
 
+@pytest.mark.parametrize("name", ["/topic/a", "/topic/*"])
+def test_a_subscriber_of_a_topic_that_has_gone_gets_no_more(
+    broker: BrokerThread, connect: Connect, name: str
+) -> None:
+    stays, goes = connect(), connect()
+    stays.send("/topic/a")
+    goes.subscribe(name)
+    goes.confirm("UNSUBSCRIBE", {"id": "1"})
+    stays.send("/topic/a", "nobody")
+    (entry,) = broker.statistics()
+    assert (entry.consumers, entry.size, entry.memory) == (0, 0, 0)
+
+
 def test_retroactive_subscribers_get_the_last_messages(connect: Connect) -> None:
     client = connect()
     fill(client, 30, "/topic/a")

@@ -292,7 +292,7 @@ class Destinations:
     def remove(self, name: str) -> None:
         """Forget a queue or topic, which nobody uses, with what is in it."""
         queue = self.queues.pop(name, None)
-        if queue:
+        if queue is not None:
             queue.close()
         self.topics.pop(name, None)
 
@@ -323,7 +323,7 @@ class Destinations:
         for consumer in consumers:
             self._patterns.pop(consumer, None)
             queue = self._subscriptions.pop(consumer, None)
-            if queue:
+            if queue is not None:
                 queue.close()
                 for topic in self.topics.values():
                     if queue in topic.subscribers:
@@ -344,7 +344,7 @@ class Destinations:
         before = self.now() - _KEEP_IDLE_MS
         for queue in list(self.queues.values()):
             queue.expire()
-            used = len(queue) or queue.consumers or not queue.name.startswith(QUEUE)
+            used = queue.size or queue.consumers or not queue.name.startswith(QUEUE)
             if not used and queue.idle_since < before:
                 self.remove(queue.name)
         for queue in self._subscriptions.values():

@@ -91,7 +91,8 @@ class Queue:
         self._matches: dict[Consumer, list[tuple[int, int]]] = {}
         self._closed = False
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """How many messages it holds, delivered ones included."""
         return self._pending + self.in_flight
 

@@ -105,7 +105,7 @@ class Broker:
             )
 
     def _announce(self) -> None:
-        kept = sum(map(len, self.destinations.queues.values())) + self.destinations.delayed
+        kept = sum(queue.size for queue in self.destinations.queues.values()) + self.destinations.delayed
         journal = f"journal {self.settings.journal} with {kept} messages" if self._journal else "no journal"
         _log.info(
             "Embedded broker at %s:%d, %s. It is for one machine; beyond that use ActiveMQ or RabbitMQ.",

@@ -75,7 +75,7 @@ def _of(destinations: Destinations, entry: Queue | Topic) -> DestinationStatisti
     waited = sum(queue.waited for queue in queues)
     return DestinationStatistics(
         name=entry.name,
-        size=sum(len(queue) for queue in queues),
+        size=sum(queue.size for queue in queues),
         in_flight=sum(queue.in_flight for queue in queues),
         enqueued=entry.enqueued,
         dispatched=sum(queue.dispatched for queue in queues),
