@@ -110,6 +110,8 @@ def test_nothing_remains_of_anybody(
             listener.listen()
     for client in clients:
         client.session.close()
+    for name in list(destinations.topics):
+        destinations.send(destinations.message(name, {}, b"to nobody"))
     found = statistics(destinations)
     assert {(entry.in_flight, entry.consumers, entry.producers) for entry in found} <= {(0, 0, 0)}
     assert not [entry for entry in found if entry.name.startswith("/topic/") and entry.size]
