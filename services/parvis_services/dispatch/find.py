@@ -80,6 +80,7 @@ def find(
     for the directories: their last part is new for each run.
     """
     from parvis.config import Config
+    from parvis_services.dispatch.defaults import site_parameters
 
     if url and urlsplit(url).password:
         click.echo(
@@ -93,7 +94,8 @@ def find(
     message, parameters = _filtered(message, {key: number}, config)
     found: Mapping[str, Any] = parameters
     if names or file is not None:
-        found = _filled(_asked_for(message["recipes"], file, config), parameters)
+        given = site_parameters(config.storage) | parameters
+        found = _filled(_asked_for(message["recipes"], file, config), given)
     if out is not None:
         _write(out, found)
     elif as_json or found is not parameters:

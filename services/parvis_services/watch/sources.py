@@ -15,6 +15,11 @@ _PATTERN = re.compile(r"(?:[^%]|%%)*%0?[0-9]{0,2}d(?:[^%]|%%)*")
 _MOST_IMAGES = 10_000_000
 
 
+def tidy(path: str) -> str:
+    """Return a path without doubled slashes: recipes put directories, with and without one, before names."""
+    return re.sub("/{2,}", "/", path)
+
+
 class Source(Protocol):
     """Images that are expected, numbered from 1.
 
@@ -74,7 +79,7 @@ class NumberedFiles:
         """Nothing is open."""
 
     def _file(self, number: int) -> str:
-        return self.pattern % (self.start + number - 1)
+        return tidy(self.pattern % (self.start + number - 1))
 
 
 @dataclass
@@ -89,10 +94,10 @@ class ListedFiles:
         self.total = len(self.files)
 
     def is_there(self, number: int) -> bool:
-        return self.exists(self.files[number - 1])
+        return self.exists(tidy(self.files[number - 1]))
 
     def place(self, number: int) -> dict[str, Any]:
-        return {"file": self.files[number - 1], "file-list-index": number}
+        return {"file": tidy(self.files[number - 1]), "file-list-index": number}
 
     def close(self) -> None:
         """Nothing is open."""
@@ -114,6 +119,7 @@ class Hdf5Images:
         from parvis_services.xray.frame_map import FrameMap
         from parvis_services.xray.hdf5 import Tree
 
+        self.master = tidy(self.master)
         self._tree = Tree(Path(self.master))
         try:
             self._map = FrameMap(self._tree)

@@ -19,7 +19,7 @@ RECIPE: dict[str, Any] = {
     "1": {
         "service": "Watcher",
         "queue": "filewatcher",
-        "parameters": {"pattern": "{ispyb_image_directory}{ispyb_image_pattern}", "host": "{gda_host}"},
+        "parameters": {"pattern": "{ispyb_image_directory}{ispyb_image_pattern}", "host": "{my_host}"},
         "gridinfo": "{$REPLACE:ispyb_dc_info[gridinfo]}",
     },
     "start": [[1, []]],
@@ -87,9 +87,9 @@ def test_a_recipe_filled_in(database: Database, dcid: int, recipe: Path) -> None
     assert done.exit_code == 0, done.output
     node = json.loads(done.stdout)["1"]
     assert node["parameters"]["pattern"].endswith("/grid/grid_1_%04d.cbf")
-    assert node["parameters"]["host"] == "{gda_host}"
+    assert node["parameters"]["host"] == "{my_host}"
     assert node["gridinfo"]["steps_y"] == 3
-    assert "gda_host" in done.stderr
+    assert "my_host" in done.stderr
 
 
 def test_a_recipe_by_name_into_a_file(database: Database, dcid: int, tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_errors_are_one_clear_line(
 
 def test_an_attribute_in_a_recipe_is_refused(database: Database, dcid: int, tmp_path: Path) -> None:
     path = tmp_path / "attribute.json"
-    path.write_text(json.dumps(RECIPE).replace("{gda_host}", "{ispyb_dcid.__class__}"))
+    path.write_text(json.dumps(RECIPE).replace("{my_host}", "{ispyb_dcid.__class__}"))
     done = find(dcid, "-f", path, "--ispyb", url_of(database))
     assert done.exit_code == 1
     assert "attribute" in done.stderr

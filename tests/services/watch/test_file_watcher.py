@@ -85,6 +85,12 @@ def test_a_payload_says_where_the_file_is_and_when_it_was_seen(tmp_path: Path) -
     assert isinstance(seen_at, float)
 
 
+def test_a_directory_may_end_in_a_slash_or_not(tmp_path: Path) -> None:
+    pattern = touch(tmp_path, [1]).replace("/grid", "//grid")
+    (image,) = watch({"pattern": pattern, "pattern-start": 1, "pattern-end": 1}).sent("first")
+    assert image["file"] == str(tmp_path / "grid_00001.cbf")
+
+
 def test_a_burst_looks_at_no_more_than_its_limit_and_comes_back_at_once(tmp_path: Path) -> None:
     pattern = touch(tmp_path, range(1, 11))
     look = watch({"pattern": pattern, "pattern-start": 1, "pattern-end": 10, "burst-limit": 4})
