@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from parvis_services.xray.kernels.jit import kernel, part
 from parvis_services.xray.kernels.limits import CALM, CORE, LIVELY, TOO_LARGE, extend
+
+
+class Columns(NamedTuple):
+    """Sums of the background down the columns of the larger box, made where they are needed."""
+
+    row: NDArray[np.int64]
+    """The row they were last made for."""
+    counts: NDArray[np.int64]
+    sums: NDArray[Any]
 
 
 @kernel
@@ -17,21 +27,32 @@ def strong(pixels: Any, state: Any, limits: Any, zero: Any) -> Any:
 
     `zero` has the type in which to add counts: int64 for integers, else float64.
     """
-    image, (rows, width) = pixels.values, pixels.values.shape
+    rows, width = pixels.values.shape
     _mark_core(state, min(limits.slow, limits.fast) - 1)
+    columns = Columns(np.full(width, -1), np.zeros(width, np.int64), np.full(width, zero))
     found = np.empty(width, np.int32)
     indices, n = np.empty(1024, np.int64), 0
     for at in range(rows):
-        kept = 0
-        for i in range(width):
-            if state[at, i] == CORE and float(image[at, i]) > limits.threshold:
-                m, x = _background(image, state, (at, i), limits, zero)
-                mean = float(x) / float(m) if m >= 2 else 0.0
-                if x >= 0 and float(image[at, i]) >= mean + limits.n_sigma_s * math.sqrt(limits.gain * mean):
-                    found[kept] = i
-                    kept += 1
+        kept = _test_row(pixels, state, at, columns, limits, zero, found)
         indices, n = extend(indices, n, found[:kept], at * width)
     return indices[:n]
+
+
+@part
+def _test_row(pixels: Any, state: Any, row: int, columns: Any, limits: Any, zero: Any, found: Any) -> Any:
+    """Put the strong pixels of a row in `found`; gives how many they are."""
+    values, kept = pixels.values[row], 0
+    if not _has(state[row], CORE):
+        return kept
+    for i in range(len(values)):
+        value = float(values[i])
+        if state[row, i] == CORE and value > limits.threshold:
+            m, x = _background(pixels.values, state, (row, i), columns, limits, zero)
+            mean = float(x) / float(m) if m >= 2 else 0.0
+            if x >= 0 and value >= mean + limits.n_sigma_s * math.sqrt(limits.gain * mean):
+                found[kept] = i
+                kept += 1
+    return kept
 
 
 @kernel
@@ -68,16 +89,24 @@ def _or_into(target: Any, source: Any) -> None:
 
 
 @part
-def _background(image: Any, state: Any, place: tuple[int, int], limits: Any, zero: Any) -> Any:
+def _background(image: Any, state: Any, place: tuple[int, int], columns: Any, limits: Any, zero: Any) -> Any:
     """Number and sum of the usable pixels that are not core in a box two pixels larger each way."""
-    (rows, width), (at, column) = image.shape, place
-    first, last = max(at - limits.slow - 2, 0), min(at + limits.slow + 3, rows)
+    row, column = place
     m, x = 0, zero
-    for i in range(max(column - limits.fast - 2, 0), min(column + limits.fast + 3, width)):
-        in_column = zero
-        for row in range(first, last):
-            counted = ((state[row, i] & (CALM | LIVELY)) != 0) & (image[row, i] < TOO_LARGE)
-            m += np.int64(counted)
-            in_column += image[row, i] if counted else zero
-        x += in_column
+    for i in range(max(column - limits.fast - 2, 0), min(column + limits.fast + 3, image.shape[1])):
+        if columns.row[i] != row:
+            columns.row[i] = row
+            columns.counts[i], columns.sums[i] = _sum_column(image, state, row, i, limits.slow + 2, zero)
+        m += columns.counts[i]
+        x += columns.sums[i]
+    return m, x
+
+
+@part
+def _sum_column(image: Any, state: Any, row: int, column: int, half: int, zero: Any) -> Any:
+    m, x = 0, zero
+    for near in range(max(row - half, 0), min(row + half + 1, len(image))):
+        counted = ((state[near, column] & (CALM | LIVELY)) != 0) & (image[near, column] < TOO_LARGE)
+        m += np.int64(counted)
+        x += image[near, column] if counted else zero
     return m, x
