@@ -136,6 +136,12 @@ def test_lopsided_spots_do_not_count():
     assert find_spots(image(counts), wider).spots.n_pixels.tolist() == [4, 6]
 
 
+def test_a_spot_just_not_too_lopsided_counts():
+    counts = blank()
+    counts[50, 50:55] = 150  # the first is the peak, exactly 2 pixels from the middle
+    assert find_spots(image(counts), ALL).spots.n_pixels.tolist() == [5]
+
+
 def test_resolution_limits_and_ice():
     made = image(with_spots(60))
     every = find_spots(made, ALL)

@@ -202,16 +202,16 @@ def test_a_virtual_dataset_that_puts_modules_together(tmp_path):
     layout = h5py.VirtualLayout((3, *SHAPE), np.uint16)
     for half, rows in enumerate((slice(0, 12), slice(12, 24))):
         with h5py.File(tmp_path / f"module_{half}.h5", "w") as file:
-            file["data"] = made[:, rows]
-        layout[:, rows] = h5py.VirtualSource(f"module_{half}.h5", "data", (3, 12, 40), np.uint16)
+            file["data"] = np.concatenate([np.zeros((1, 12, 40), np.uint16), made[:, rows]])
+        layout[:, rows] = h5py.VirtualSource(f"module_{half}.h5", "data", (4, 12, 40), np.uint16)[1:]
     with h5py.File(path, "w") as file:
         describe(file)
         file["entry/data"].create_virtual_dataset("data", layout)  # pyright: ignore[reportAttributeAccessIssue]
     for number in range(3):
         np.testing.assert_array_equal(open_image(path, number).data[0], made[number])
     with h5py.File(tmp_path / "module_1.h5", "w") as file:
-        late = file.create_dataset("data", (3, 12, 40), np.uint16, chunks=(1, 12, 40))
-        late[0] = made[0, 12:]
+        late = file.create_dataset("data", (4, 12, 40), np.uint16, chunks=(1, 12, 40))
+        late[1] = made[0, 12:]
     np.testing.assert_array_equal(open_image(path, 0).data[0], made[0])
     with pytest.raises(UnfinishedImageError, match="frame 1 is not written yet"):
         open_image(path, 1)

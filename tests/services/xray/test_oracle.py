@@ -102,6 +102,16 @@ def test_a_spot_on_a_flat_background_is_strong():
     assert oracle.dispersion(image, None, (0, 100), DEFAULTS).tolist() == [10 * 21 + 10]
 
 
+@pytest.mark.parametrize(("value", "strong"), [(3, False), (4, True)])
+def test_in_the_extended_threshold_a_pixel_at_the_limit_is_strong(value, strong):
+    """The background is 1 everywhere: mean + 3 sqrt(mean) is 4."""
+    image = np.ones((31, 31), np.int32)
+    image[14:17, 14:17] = 50
+    image[15, 15] = value
+    found = oracle.dispersion_extended(image, None, (0, 100), DEFAULTS)
+    assert (15 * 31 + 15 in found) is strong
+
+
 @pytest.mark.parametrize("value", [-1, 101])
 def test_untrusted_pixels_are_never_strong(value):
     image = np.ones((9, 9), np.int32)

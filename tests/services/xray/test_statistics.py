@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -149,6 +151,51 @@ def test_the_estimate_does_not_follow_an_outlier():
     assert before == pytest.approx(1 / np.sqrt(d_star_sq[finest]))
     intensity[finest] = 100_000_000
     assert estimated_resolution(d_star_sq, intensity, ice) > before
+
+
+def fit(points: list[tuple[float, float]]) -> tuple[float, float]:
+    """Slope and intercept of the line of least squares."""
+    n = len(points)
+    sx, sy = sum(x for x, _ in points), sum(y for _, y in points)
+    sxx, sxy = sum(x * x for x, _ in points), sum(x * y for x, y in points)
+    slope = (n * sxy - sx * sy) / (n * sxx - sx * sx)
+    return slope, (sy - slope * sx) / n
+
+
+def estimate_by_the_book(d_star_sq, intensity, ice) -> float:
+    """The description of the estimate, spot by spot."""
+    spots = [
+        (float(x), float(i), bool(f), 0.5 * math.log(i))
+        for x, i, f in zip(d_star_sq, intensity, ice, strict=True)
+    ]
+    ordered = sorted(x for x, *_ in spots)
+    n_shells = min(max(len(spots) // 20, 5), 20)
+    ends = [ordered[math.floor((k + 1) * len(spots) / n_shells + 0.5) - 1] for k in range(n_shells)]
+    upper, outliers = [], set()
+    for low, high in zip([ordered[0], *ends], ends, strict=False):
+        members = [spot for spot in spots if low < spot[0] <= high and not spot[2]]
+        while True:
+            mean = sum(spot[1] for spot in members) / len(members)
+            strong = [spot for spot in members if spot[1] / mean >= -math.log(0.01)]
+            outliers.update(strong)
+            if not strong:
+                break
+            members = [spot for spot in members if spot not in strong]
+        members.sort(key=lambda spot: spot[3])
+        upper.append((members[int(0.1 * len(members))][0], members[int(0.9 * len(members))][3]))
+    slope, intercept = fit(upper)
+    inside = [s for s in spots if s[3] < slope * s[0] + intercept and not s[2] and s not in outliers]
+    return 1 / math.sqrt(max(spot[0] for spot in inside))
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_estimate_is_made_by_the_book(seed):
+    random = np.random.default_rng(seed)
+    d_star_sq = random.uniform(0.01, 0.4, 130)
+    intensity = np.ceil(random.exponential(300, 130)) + 3
+    ice = random.random(130) < 0.1
+    found = estimated_resolution(d_star_sq, intensity, ice)
+    assert found == pytest.approx(estimate_by_the_book(d_star_sq, intensity, ice), rel=1e-12)
 
 
 def test_without_two_different_lines_there_is_no_estimate():
