@@ -220,6 +220,20 @@ def test_a_virtual_dataset_that_puts_modules_together(tmp_path):
         open_image(path, 0)
 
 
+def test_a_virtual_dataset_that_begins_later(tmp_path):
+    """Some detectors take frames before the scan, which nobody wants."""
+    made = counts(6, np.uint16)
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        file.create_dataset("data", data=made, **BITSHUFFLE)
+    layout = h5py.VirtualLayout((3, *SHAPE), np.uint16)
+    layout[:] = h5py.VirtualSource("all.h5", "data", made.shape, np.uint16)[2:5]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        describe(file)
+        file["entry/data"].create_virtual_dataset("data", layout)  # pyright: ignore[reportAttributeAccessIssue]
+    for number in range(3):
+        np.testing.assert_array_equal(open_image(tmp_path / "x.h5", number).data[0], made[number + 2])
+
+
 @pytest.mark.parametrize("how", [BITSHUFFLE, {"chunks": (1, *SHAPE), "compression": "gzip"}])
 def test_frames_that_are_not_written_yet(tmp_path, how):
     path = tmp_path / "x.h5"
