@@ -23,7 +23,7 @@ from parvis_services.xray import tiers
 from parvis_services.xray.attenuation import attenuation, sensor_material
 from parvis_services.xray.errors import (
     BrokenImageError,
-    ImageError,
+    MissingImageError,
     UnfinishedImageError,
     UnknownFormatError,
 )
@@ -95,7 +95,7 @@ def _contents(path: Path, buffers: Buffers) -> memoryview:
         ) from None
     except (zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise ImageError(path, f"cannot be read: {error.strerror}") from None
+            raise MissingImageError(path, f"cannot be read: {error.strerror}") from None
         raise BrokenImageError(path, f"the compressed file is damaged: {error}") from None
     if not plain.startswith(b"###CBF"):
         raise UnknownFormatError(path, "the compressed file is not a CBF image")

@@ -19,7 +19,12 @@ from numpy.typing import NDArray
 
 from parvis_services.xray import tiers
 from parvis_services.xray.cache import Cache
-from parvis_services.xray.errors import BrokenImageError, FrameRangeError, UnfinishedImageError
+from parvis_services.xray.errors import (
+    BrokenImageError,
+    FrameRangeError,
+    MissingImageError,
+    UnfinishedImageError,
+)
 from parvis_services.xray.frame_map import FrameMap, not_yet
 from parvis_services.xray.hdf5 import Tree
 from parvis_services.xray.images import Buffers, Image, Mask
@@ -52,7 +57,10 @@ def read_frame(path: Path, frame: int, buffers: Buffers) -> Image:
     """
     if frame < 0:
         raise FrameRangeError(path, f"there is no frame {frame}: frames are numbered from 0")
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise MissingImageError(path, f"cannot be opened: {error.strerror}") from None
     version = (str(path.absolute()), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
     with closing(Tree(path)) as tree:
         known = _known.get(version, lambda: _learn(tree))
