@@ -88,6 +88,22 @@ def copy_wide(
 
 
 @_operation
+def fetch_ahead(typing_context: Any, array: Any, offset: Any) -> Any:  # noqa: ARG001
+    """Ask for the memory `offset` bytes into an array, soon to be read. Beyond its end nothing happens."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        address, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.gep(builder.bitcast(data, address), [arguments[1]])
+        kind = ir.FunctionType(ir.VoidType(), [address, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [address], kind)
+        builder.call(fetch, [place, number(0), number(3), number(1)])  # to read; into all caches; data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@_operation
 def set_flags(typing_context: Any, flags: Any, offset: Any) -> Any:  # noqa: ARG001
     """Which of the `FLAGS` bytes at `offset` are not 0, one bit each, the first the lowest."""
 

@@ -19,6 +19,7 @@ from parvis_services.xray.kernels.jit import (
     BOX_LANES,
     FLAGS,
     box_sums,
+    fetch_ahead,
     kernel,
     lowest_bit,
     part,
@@ -40,6 +41,8 @@ LARGEST_BOX = 127
 
 _PADDING = 64
 _FEW = 1 / 64  # of the pixels of a row: so many are tested exactly sooner than the whole row is screened
+_PIECE = 512  # columns taken at once
+_AHEAD = 4096  # bytes
 _LOOK_EVERY = 16  # rows: how often to see whether they have become few
 _SLACK = 1e-5  # far more than the rounding of the single-precision screens, far less than matters for speed
 
@@ -121,23 +124,32 @@ def _take_row(pixels: Any, row: int, window: Any, limits: Any, screen: Any) -> N
     Below the image there are only pixels that do not count.
     """
     rows, width = pixels.values.shape
-    inside = slice(limits.fast, limits.fast + width)
-    values, allowed = pixels.values[min(row, rows - 1)], pixels.mask[row % len(pixels.mask)]
-    ring, sums, bright = (
-        window.ring[row % len(window.ring)][inside],
-        window.sums[inside],
-        window.bright[inside],
-    )
-    low, high = pixels.low, np.uint32(min(pixels.high, np.uint32(TOO_LARGE - 1)))
-    exists = row < rows
-    for i in range(width):
-        value = np.uint32(values[i])
-        counts = (value >= low) & (value <= high) & (allowed[i] != 0) & exists
-        new = np.int32(value) if counts else np.int32(-1)
-        old = ring[i]
-        ring[i] = new
-        sums[i] += max(new, np.int32(0)) - max(old, np.int32(0))
-        bright[i] += np.uint8(new >= screen.bright) - np.uint8(old >= screen.bright)
+    at = min(row, rows - 1)
+    for first in range(0, width, _PIECE):
+        last = min(first + _PIECE, width)
+        _fetch(pixels.values, at * width + first)
+        _fetch(pixels.mask, at % len(pixels.mask) * width + first)
+        columns = slice(limits.fast + first, limits.fast + last)
+        ring = window.ring[row % len(window.ring)][columns]
+        sums, bright = window.sums[columns], window.bright[columns]
+        values, allowed = pixels.values[at][first:last], pixels.mask[at % len(pixels.mask)][first:last]
+        low, high = pixels.low, np.uint32(min(pixels.high, np.uint32(TOO_LARGE - 1)))
+        exists = row < rows
+        for i in range(last - first):
+            value = np.uint32(values[i])
+            counts = (value >= low) & (value <= high) & (allowed[i] != 0) & exists
+            new = np.int32(value) if counts else np.int32(-1)
+            old = ring[i]
+            ring[i] = new
+            sums[i] += max(new, np.int32(0)) - max(old, np.int32(0))
+            bright[i] += np.uint8(new >= screen.bright) - np.uint8(old >= screen.bright)
+
+
+@part
+def _fetch(array: Any, first: int) -> None:
+    """Ask for a piece that will be taken soon; left to itself the processor waits at every memory page."""
+    for offset in range(0, _PIECE * array.itemsize, 64):
+        fetch_ahead(array, first * array.itemsize + _AHEAD + offset)
 
 
 @part
