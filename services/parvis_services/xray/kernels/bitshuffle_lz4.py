@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from parvis_services.xray.kernels.jit import WIDE, copy_wide, kernel, part
+from parvis_services.xray.kernels.jit import WIDE, copy_wide, fill_wide, kernel, part
 
 _PREFIX = 12
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
@@ -150,7 +150,9 @@ def _decompress(source: Any, start: int, compressed: int, target: Any, size: int
 
 @part
 def _copy_literals(source: Any, position: int, target: Any, written: int, length: int) -> None:
-    if position + length + WIDE <= len(source):
+    if length <= WIDE and position + WIDE <= len(source):
+        copy_wide(target, written, source, position)
+    elif position + length + WIDE <= len(source):
         for copied in range(0, length, WIDE):
             copy_wide(target, written + copied, source, position + copied)
     else:
@@ -162,6 +164,13 @@ def _copy_literals(source: Any, position: int, target: Any, written: int, length
 def _copy_match(target: Any, written: int, offset: int, length: int) -> None:
     """Repeat what was written `offset` bytes ago; where that overlaps, what is being written repeats."""
     end = written + length
+    if offset == 2:  # so runs of equal bytes come out of the usual compressor
+        word = np.uint64(target[written - 2]) | np.uint64(target[written - 1]) << np.uint64(8)
+        word *= np.uint64(0x0001000100010001)
+        while written < end:
+            fill_wide(target, written, word)
+            written += WIDE
+        return
     while offset < WIDE and written < end:
         copy_wide(target, written, target, written - offset)
         written += offset

@@ -127,6 +127,22 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:  # noqa: ARG001
 
 
 @_operation
+def fill_wide(typing_context: Any, target: Any, offset: Any, word: Any) -> Any:  # noqa: ARG001
+    """Fill `WIDE` bytes of a byte array with a 64-bit word, again and again."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        words = ir.VectorType(ir.IntType(64), WIDE // 8)
+        nothing, first = words(ir.Undefined), ir.IntType(32)(0)
+        address = _address(context, builder, signature.args[0], arguments[0], arguments[1], words)
+        once = builder.insert_element(nothing, arguments[2], first)
+        everywhere = ir.VectorType(ir.IntType(32), WIDE // 8)([0] * (WIDE // 8))
+        builder.store(builder.shuffle_vector(once, nothing, everywhere), address, align=1)
+        return context.get_dummy_value()
+
+    return types.void(target, types.int64, types.uint64), generate
+
+
+@_operation
 def leading_plain(typing_context: Any, source: Any, offset: Any) -> Any:  # noqa: ARG001
     """How many of the `LANES` bytes at `offset` come before the first 0x80; `LANES` if it is not there."""
 
