@@ -79,6 +79,17 @@ def test_without_a_default_nothing_is_active(tmp_path: Path):
     assert config.stomp == Config().stomp
 
 
+def keep_transport_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Activating a configuration changes these for the whole process, and with them other tests."""
+    from workflows import transport
+    from workflows.transport.pika_transport import PikaTransport
+    from workflows.transport.stomp_transport import StompTransport
+
+    for transport_class in (PikaTransport, StompTransport):
+        monkeypatch.setattr(transport_class, "defaults", dict(transport_class.defaults))
+    monkeypatch.setattr(transport, "default_transport", transport.default_transport)
+
+
 @pytest.mark.parametrize(
     ("environments", "variable"),
     [([], None), (["live"], None), (["groups"], None), ([], "live"), (["live", "again"], None)],
@@ -87,6 +98,7 @@ def test_zocalo_reads_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environments: list[str], variable: str | None
 ):
     zocalo = pytest.importorskip("zocalo.configuration", reason="zocalo is not installed")
+    keep_transport_defaults(monkeypatch)
     if variable:
         monkeypatch.setenv("ZOCALO_DEFAULT_ENV", variable)
     file = write(tmp_path, SITE)
