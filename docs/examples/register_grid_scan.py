@@ -1,4 +1,4 @@
-"""Register a grid scan of 6 x 4 images in the metadata database, as the data acquisition would; print its DCID.
+"""Register a grid scan of 6 x 4 images in the metadata database, as an acquisition does; print its DCID.
 
 The database is the one that PARVIS_ISPYB_URL names, the argument is the directory of the visit.
 """
