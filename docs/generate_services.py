@@ -28,9 +28,9 @@ What each service that comes with Parvis listens to, takes and sends. This page 
 the code by `python docs/generate_services.py`.
 
 All take [recipe messages](messages.md). *Parameters* stand in the recipe node under `parameters`, and a
-message may override them under the key `parameters` of its payload. A parameter or key that a service does not
-know is kept and ignored; `parvis recipe check` points it out. In the tables of outputs a `#` stands for a whole
-number above zero; what leaves there is described below, in [Payloads](#payloads).
+message may override them under the key `parameters` of its payload. A parameter or key that a service does
+not know is kept and ignored; `parvis recipe check` points it out. In the tables of outputs a `#` stands for
+a whole number above zero; what leaves there is described below, in [Payloads](#payloads).
 
 `parvis service` lists the services that are installed, those of other packages, too.
 """
@@ -50,7 +50,7 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "error": "If an entry of `list` is empty.",
     },
     "PerImageAnalysis": {
-        "result": "Once for each image. What the payload said of the file (keys that begin with `file`) is in it."
+        "result": "Once for each image, with what the payload said of the file: keys that begin with `file`."
     },
     "XRayCentring": {
         "success": "When all images of the grid are known, whether there is a crystal or not.",
