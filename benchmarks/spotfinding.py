@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import bz2
-import importlib.metadata
 import importlib.util
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from typing import Any
 import h5py
 import hdf5plugin
 import numpy as np
+from machine import describe_machine
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -159,16 +158,16 @@ def stages(case: Case, algorithm: Algorithm, repeats: int) -> dict[str, float]:
 
 
 def plain_numpy(case: Case, algorithm: Algorithm) -> float:
-    """CPU milliseconds of the plain numpy implementation: decode, threshold, label."""
+    """CPU milliseconds of the plain numpy implementation: decode, threshold, label; medians of three."""
     parameters = AnalysisParameters(algorithm=algorithm)
     image = open_image(case.path)
     threshold = getattr(oracle, algorithm)
     strong = strong_pixels(image, threshold, parameters)
-    decode = cpu(lambda: plain_decode(case.path, image.data[0].shape), 1)
+    decode = cpu(lambda: plain_decode(case.path, image.data[0].shape), 3)
     return (
         decode
-        + cpu(lambda: strong_pixels(image, threshold, parameters), 1)
-        + cpu(lambda: label(image, strong, oracle.spots), 1)
+        + cpu(lambda: strong_pixels(image, threshold, parameters), 3)
+        + cpu(lambda: label(image, strong, oracle.spots), 3)
     )
 
 
@@ -204,24 +203,6 @@ def ready(kind: str) -> float:
     return time.perf_counter() - start
 
 
-def machine() -> str:
-    """What this runs on."""
-    names = (
-        [
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ]
-        if Path("/proc/cpuinfo").exists()
-        else []
-    )
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "numba", "h5py"))
-    return (
-        f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores; "
-        f"Python {platform.python_version()}, {versions}"
-    )
-
-
 def report(case: Case, repeats: int) -> Table:
     """The figures of one image."""
     table = Table(
@@ -255,7 +236,7 @@ def main() -> None:
     if repeats < 1:
         parser.error("--repeats must be at least 1")
     console = Console(width=max(160, Console().width))
-    console.print(machine())
+    console.print(describe_machine("numpy", "numba", "h5py"))
     console.print(
         f"ready for CBF {ready('int32'):.2f} s, for 16-bit HDF5 {ready('uint16'):.2f} s after starting"
     )

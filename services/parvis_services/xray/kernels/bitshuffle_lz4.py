@@ -14,6 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 from parvis_services.xray.kernels.jit import WIDE, copy_wide, fill_wide, kernel, part
 
 _PREFIX = 12
+_PIECE = 64  # bytes of a plane that are looked at at once
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
 
 # Which bits of a 64-bit word, seen as an 8 x 8 matrix of bits, the three steps of its transposition exchange.
@@ -183,17 +184,17 @@ def _copy_match(target: Any, written: int, offset: int, length: int) -> None:
 @part
 def _unshuffle(shuffled: Any, words: Any, target: Any) -> None:
     """Put elements together again from planes that hold one bit of each."""
-    plane = len(words)
-    low = words.view(np.uint8)
-    for byte in range(target.itemsize):
-        planes = shuffled[8 * byte * plane : 8 * (byte + 1) * plane]
-        if byte == 0:
-            _transpose(planes.reshape(8, plane), words)
-            for i in range(len(target)):
-                target[i] = low[i]
-        elif _any_set(planes.view(np.uint64)):
-            _transpose(planes.reshape(8, plane), words)
-            _add_byte(low, target, 8 * byte)
+    plane, low = len(words), words.view(np.uint8)
+    _transpose(shuffled[: 8 * plane].reshape(8, plane), words)
+    for i in range(len(target)):
+        target[i] = low[i]
+    for byte in range(1, target.itemsize):
+        planes = shuffled[8 * byte * plane : 8 * (byte + 1) * plane].reshape(8, plane)
+        for first in range(0, plane, _PIECE):
+            last = min(first + _PIECE, plane)
+            if _any_set(planes[:, first:last]):
+                _transpose(planes[:, first:last], words[first:last])
+                _add_byte(low[8 * first : 8 * last], target[8 * first : 8 * last], 8 * byte)
 
 
 @part
@@ -203,11 +204,13 @@ def _add_byte(low: Any, target: Any, shift: int) -> None:
 
 
 @part
-def _any_set(words: Any) -> bool:
-    """Counts are small: the planes of the high bits are mostly empty, which is cheap to see."""
-    found = np.uint64(0)
-    for i in range(len(words)):
-        found |= words[i]
+def _any_set(planes: Any) -> bool:
+    """Counts are small: but for gaps the planes of the high bits are empty, which is cheap to see."""
+    a, b, c, d = planes[0], planes[1], planes[2], planes[3]
+    e, f, g, h = planes[4], planes[5], planes[6], planes[7]
+    found = np.uint8(0)
+    for i in range(len(a)):
+        found |= a[i] | b[i] | c[i] | d[i] | e[i] | f[i] | g[i] | h[i]
     return found != 0
 
 
