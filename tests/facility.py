@@ -23,7 +23,7 @@ from waiting import wait_until
 
 @dataclass(frozen=True)
 class Scan:
-    """A grid scan in the database.
+    """A data collection in the database.
 
     Attributes:
         dcid: Its number.
@@ -103,26 +103,32 @@ class Facility:
 
     def new_grid(self, template: str, columns: int, rows: int = 1, *, snaked: bool = False) -> Scan:
         """Make a grid scan in the database, and the directory for its images."""
-        self._scans += 1
-        below = Path("xraycentring") / f"scan{self._scans}"
-        directory = self.visit / below
-        directory.mkdir(parents=True)
-        dcid = collections.create_collection(
-            self.database,
-            self._new_group("Mesh"),
-            directory=str(directory),
-            template=template,
-            images=columns * rows,
-            number=2,
-        )
+        scan = self.new_collection("Mesh", template, columns * rows)
         collections.create_grid(
             self.database,
-            dcid,
+            scan.dcid,
             steps=(columns, rows),
             step_size=(0.02, 0.02),
             snaked=snaked,
             offset=(100.0, 50.0),
             microns_per_pixel=(0.83, 0.83),
+        )
+        return scan
+
+    def new_collection(self, experiment: str, template: str, images: int, axis_range: float = 0.0) -> Scan:
+        """Make a data collection in the database, and the directory for its images."""
+        self._scans += 1
+        below = Path("data") / f"scan{self._scans}"
+        directory = self.visit / below
+        directory.mkdir(parents=True)
+        dcid = collections.create_collection(
+            self.database,
+            self._new_group(experiment),
+            directory=str(directory),
+            template=template,
+            images=images,
+            number=2,
+            axis_range=axis_range,
         )
         return Scan(dcid, directory, self.visit / "processed" / below, self.database)
 
