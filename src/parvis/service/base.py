@@ -72,6 +72,7 @@ class Step(Generic[ParametersT]):
         self._contract = contract
         self._envelope = envelope
         self._sends: list[Send] = []
+        self._failure: Exception | None = None
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -87,6 +88,20 @@ class Step(Generic[ParametersT]):
     def sends(self) -> Sequence[Send]:
         """What has been sent so far."""
         return self._sends
+
+    @property
+    def failure(self) -> Exception | None:
+        """What `fail` was called with."""
+        return self._failure
+
+    def fail(self, error: Exception) -> None:
+        """Have this message of a batch end as if `error` had been raised for it alone; the others go on.
+
+        Args:
+            error: `Reject` or `Retry`, or whatever went wrong.
+        """
+        self._failure = error
+        self._sends.clear()
 
     def is_connected(self, output: str) -> bool:
         """Whether the recipe does anything with what leaves at `output`."""
@@ -185,8 +200,9 @@ class BatchService(Service[PayloadT, ParametersT]):
     """A service that handles several messages at once, in one transaction.
 
     Messages are gathered until there are `batch_size`, or `batch_wait` seconds have passed since the first,
-    or `closes_batch` says so. A batch that fails is handled again one message at a time, so that only the
-    message at fault is set aside.
+    or `closes_batch` says so. What is wrong with single messages of a batch is said with `Step.fail`. If
+    `process_batch` raises, the messages are handled again one at a time, so that only the one at fault is set
+    aside.
     """
 
     batch_size: ClassVar[int] = 100

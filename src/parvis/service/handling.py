@@ -92,48 +92,53 @@ def handle(service: AnyService, message: Message) -> Outcome:
     if isinstance(work, Outcome):
         return work
     with recipe_context(work.recipe_id):
-        return _attempt([work], lambda: service.process(work.payload, work.step))
+        failure = _attempt(lambda: service.process(work.payload, work.step))
+    return failure or _outcome(work)
 
 
 def handle_batch(service: AnyBatchService, batch: Batch) -> list[Outcome]:
     """Have the service handle a batch; return the outcome of each message, in order.
 
-    If the batch fails, each message is handled again on its own. What is to be sent for a batch that was
-    handled in one go is in the outcome of its last readable message.
+    If `process_batch` raises, each message is handled again on its own, unless it was to ask for another try.
     """
-    work = [item for item in batch.work if isinstance(item, Work)]
-    if not work:
-        return [item for item in batch.work if isinstance(item, Outcome)]
-    together = _attempt(work, lambda: service.process_batch(batch.readable()))
-    if together.result == "done":
-        outcomes = [item if isinstance(item, Outcome) else Outcome("done") for item in batch.work]
-        outcomes[_last_readable(batch)] = together
-        return outcomes
-    if len(work) == 1:
-        return [item if isinstance(item, Outcome) else together for item in batch.work]
-    if together.result == "retry":
-        return [item if isinstance(item, Outcome) else together for item in batch.work]
+    readable = batch.readable()
+    failure = _attempt(lambda: service.process_batch(readable)) if readable else None
+    if failure is None:
+        return [item if isinstance(item, Outcome) else _outcome(item) for item in batch.work]
+    if len(readable) == 1 or failure.result == "retry":
+        return [item if isinstance(item, Outcome) else failure for item in batch.work]
     service.log.warning(
-        "a batch of %d messages failed, handling them one by one: %s", len(work), together.reason
+        "a batch of %d messages failed, handling them one by one: %s", len(readable), failure.reason
     )
     return [handle(service, message) for message in batch.messages]
 
 
-def _last_readable(batch: Batch) -> int:
-    return max(index for index, item in enumerate(batch.work) if isinstance(item, Work))
-
-
-def _attempt(work: Sequence[Work], call: Callable[[], None]) -> Outcome:
+def _attempt(call: Callable[[], None]) -> Outcome | None:
+    """Return the outcome if the service raised, None if it returned."""
     try:
         call()
-    except Reject as reason:
-        return Outcome("reject", sends=reason.tell, reason=str(reason))
-    except Retry as reason:
-        return Outcome("retry", reason=str(reason), after=reason.after)
     except Exception as error:  # noqa: BLE001 - whatever a service raises costs the message, not the instance
-        reason = f"{type(error).__name__}: {error}"
-        return Outcome("fail", reason=reason, trace=traceback.format_exc())
-    return Outcome("done", sends=[send for item in work for send in item.step.sends])
+        return _failure(error)
+    return None
+
+
+def _outcome(work: Work) -> Outcome:
+    """What came of a message for which nothing was raised."""
+    failure = work.step.failure
+    return _failure(failure) if failure else Outcome("done", sends=list(work.step.sends))
+
+
+def _failure(error: Exception) -> Outcome:
+    match error:
+        case Reject():
+            return Outcome("reject", sends=error.tell, reason=str(error))
+        case Retry():
+            return Outcome("retry", reason=str(error), after=error.after)
+        case MalformedMessage():
+            return Outcome("reject", reason=str(error))
+        case _:
+            reason = f"{type(error).__name__}: {error}"
+            return Outcome("fail", reason=reason, trace="".join(traceback.format_exception(error)))
 
 
 def _envelope(service: AnyService, message: Message) -> Envelope:
