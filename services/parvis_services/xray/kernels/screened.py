@@ -198,7 +198,7 @@ def _screen_signal(values: Any, window: Any, screen: Any) -> None:
     for i in range(len(totals)):
         excess = np.float32(np.int32(screen.pixels * values[i] - totals[i]))
         enough = excess * excess >= screen.signal * np.float32(totals[i])
-        flags[i] = nearby[i] if (excess > np.float32(0)) & enough else np.uint8(0)
+        flags[i] = np.uint8((excess > np.float32(0)) & enough & (nearby[i] != 0))
 
 
 @part
