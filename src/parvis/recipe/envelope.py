@@ -6,16 +6,19 @@ The form on the wire is that of `workflows`: a JSON object with `payload`, `reci
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
 
-from parvis.transport.base import Send
+from parvis.transport.base import Kind, Send
 
 RECIPE_HEADER = "workflows-recipe"
 _TRUE = {"True", "true", "1"}
+_MOST_DIGITS = 9
+_LONGEST_ID = 200
 
 
 class MalformedMessage(ValueError):
@@ -28,7 +31,7 @@ def is_recipe_message(headers: Mapping[str, str]) -> bool:
 
 
 def parse_json(body: bytes) -> Any:
-    """Read a JSON body.
+    """Read a JSON body. `NaN` and `Infinity`, which are no JSON but which `workflows` writes, become null.
 
     Raises:
         MalformedMessage: It is not JSON.
@@ -36,7 +39,11 @@ def parse_json(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedMessage(f"the body is not JSON: {error}") from None
+        reason = str(error)
+    try:
+        return json.loads(body, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        raise MalformedMessage(f"the body is not JSON: {reason}") from None
 
 
 def dump_json(value: Any) -> bytes:
@@ -90,6 +97,8 @@ class Envelope:
         if not isinstance(recipe.get(str(pointer)), dict):
             raise MalformedMessage(f"recipe-pointer is {pointer}, but the recipe has no such node")
         path: Any = content.get("recipe-path") or []
+        environment = _object(content, "environment", required=False)
+        _check_recipe_id(environment.get("ID"))
         if not isinstance(path, list):
             raise MalformedMessage(f"recipe-path must be a list, it is {_kind(path)}")
         return cls(
@@ -97,7 +106,7 @@ class Envelope:
             pointer=pointer,
             payload=content.get("payload"),
             path=[_whole_number(step, "recipe-path") for step in cast("list[Any]", path)],
-            environment=_object(content, "environment", required=False),
+            environment=environment,
         )
 
     @property
@@ -118,11 +127,19 @@ class Envelope:
             return node_numbers(cast("dict[str, Any]", outputs).get(output))
         return node_numbers(outputs) if output == default_output else []
 
-    def onward(self, output: str, default_output: str | None, payload: Any, delay: float = 0) -> list[Send]:
+    def onward(
+        self, output: str, default_output: str | None, payload: Any, delay: float | None = None
+    ) -> list[Send]:
         """Return what sends `payload` to all nodes that `output` leads to.
 
+        Args:
+            output: Name of the output.
+            default_output: The output of a node whose `output` names none.
+            payload: What to send.
+            delay: Seconds to wait, in place of the `transport-delay` of the node.
+
         Raises:
-            MalformedMessage: The recipe leads to a node that it does not have.
+            MalformedMessage: The recipe leads to a node that it does not have, or that cannot be sent to.
         """
         path = [*self.path, self.pointer]
         sends: list[Send] = []
@@ -132,18 +149,16 @@ class Envelope:
 
     def checkpoint(self, payload: Any, delay: float = 0) -> list[Send]:
         """Return what sends `payload` to this node once more."""
-        return self._to(self.pointer, self.path, payload, delay, own_delay=False)
+        return self._to(self.pointer, self.path, payload, delay)
 
     def start(self) -> list[Send]:
         """Return what starts the recipe: one message for each entry of its `start`."""
         sends: list[Send] = []
         for number, payload in self.recipe["start"]:
-            sends += self._to(int(number), [], payload, 0)
+            sends += self._to(int(number), [], payload, None)
         return sends
 
-    def _to(
-        self, target: int, path: Sequence[int], payload: Any, delay: float, *, own_delay: bool = True
-    ) -> list[Send]:
+    def _to(self, target: int, path: Sequence[int], payload: Any, delay: float | None) -> list[Send]:
         node = self.recipe.get(str(target))
         if not isinstance(node, dict):
             raise MalformedMessage(
@@ -159,14 +174,16 @@ class Envelope:
                 "recipe-pointer": target,
             }
         )
-        wait = delay + (float(node.get("transport-delay") or 0) if own_delay else 0)
-        headers = {RECIPE_HEADER: "True"}
-        sends: list[Send] = []
-        if node.get("queue"):
-            sends.append(Send(str(node["queue"]), body, headers, delay=wait))
-        if node.get("topic"):
-            sends.append(Send(str(node["topic"]), body, headers, kind="topic", delay=wait))
-        return sends
+        wait = (node.get("transport-delay") or 0) if delay is None else delay
+        kinds: tuple[Kind, ...] = ("queue", "topic")
+        try:
+            return [
+                Send(str(node[kind]), body, {RECIPE_HEADER: "True"}, kind=kind, delay=float(wait))
+                for kind in kinds
+                if node.get(kind)
+            ]
+        except (ValueError, TypeError) as error:
+            raise MalformedMessage(f"node {target} of the recipe: {error}") from None
 
 
 def node_numbers(value: Any) -> list[int]:
@@ -180,9 +197,15 @@ def node_numbers(value: Any) -> list[int]:
 def _whole_number(value: Any, what: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.isdecimal():
+    if isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS:
         return int(value)
     raise MalformedMessage(f"{what} must be the number of a node, it is {str(value)[:80]!r}")
+
+
+def _check_recipe_id(value: Any) -> None:
+    """A recipe ID goes into log lines, headers and paths."""
+    if value is not None and not (isinstance(value, str | int) and len(str(value)) <= _LONGEST_ID):
+        raise MalformedMessage(f"the recipe ID must be text of at most {_LONGEST_ID} characters")
 
 
 def _object(content: dict[str, Any], key: str, *, required: bool) -> dict[str, Any]:

@@ -52,6 +52,7 @@ class Step(Generic[ParametersT]):
         parameters: What the recipe says under `parameters`, checked.
         header: Headers of the message.
         message_id: The broker's identifier of the message.
+        queue: Name of the queue that the message came by.
         redelivered: The message was handed out before, so that side effects may have happened already.
     """
 
@@ -63,11 +64,13 @@ class Step(Generic[ParametersT]):
         *,
         header: Mapping[str, str],
         message_id: str,
+        queue: str,
         redelivered: bool,
     ) -> None:
         self.parameters = parameters
         self.header = header
         self.message_id = message_id
+        self.queue = queue
         self.redelivered = redelivered
         self._contract = contract
         self._envelope = envelope
@@ -114,8 +117,13 @@ class Step(Generic[ParametersT]):
             return [str(name) for name in outputs]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         return [self._contract.default_output] if outputs and self._contract.default_output else []
 
-    def send(self, output: str, payload: Any, delay: float = 0) -> None:
-        """Send `payload` out at `output`, after `delay` seconds; nothing leaves if nothing is connected.
+    def send(self, output: str, payload: Any, delay: float | None = None) -> None:
+        """Send `payload` out at `output`; nothing leaves if nothing is connected there.
+
+        Args:
+            output: Name of the output.
+            payload: A model, or what JSON can carry.
+            delay: Seconds to wait, in place of the `transport-delay` that the recipe may give.
 
         Raises:
             ValueError: The service has not declared that output.

@@ -20,7 +20,9 @@ class Model(BaseModel):
     name on the wire has a `-` declares it as its alias: `Field(alias="file-number")`.
     """
 
-    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True, extra="allow")
+    model_config = ConfigDict(
+        populate_by_name=True, serialize_by_alias=True, extra="allow", allow_inf_nan=False
+    )
 
 
 class Anything(Model):

@@ -6,6 +6,7 @@ that a message means the same everywhere.
 
 from __future__ import annotations
 
+import reprlib
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message
 from parvis.service.base import AnyBatchService, AnyService, Reject, Retry, Step
 from parvis.service.contract import Contract
 from parvis.transport.base import Message, Send
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 Result = Literal["done", "reject", "retry", "fail", "crash"]
 
@@ -66,21 +70,28 @@ class Batch:
 def read(service: AnyService, message: Message) -> Work | Outcome:
     """Read a message and check it against the contract of the service.
 
-    Return the outcome `reject` if it is no good.
+    Return the outcome `reject` if it is no good, whatever is wrong with it.
     """
-    contract = Contract.of(type(service))
     try:
-        envelope = _envelope(service, message)
-        payload = _validate(contract.payload, envelope.payload, "payload")
-        parameters = _validate(contract.parameters, _parameters(contract, envelope), "parameters")
+        return _read(service, message)
     except MalformedMessage as error:
         return Outcome("reject", reason=str(error))
+    except Exception as error:  # noqa: BLE001 - a message made to break its reader must not break the host
+        return Outcome("reject", reason=f"it cannot be read: {type(error).__name__}: {reprlib.repr(error)}")
+
+
+def _read(service: AnyService, message: Message) -> Work:
+    contract = Contract.of(type(service))
+    envelope = _envelope(service, message)
+    payload = _validate(contract.payload, envelope.payload, "payload")
+    parameters = _validate(contract.parameters, _parameters(contract, envelope), "parameters")
     step = Step(
         contract,
         envelope,
         parameters,
         header=message.headers,
         message_id=message.message_id,
+        queue=message.destination,
         redelivered=message.redelivered,
     )
     return Work(payload, step, envelope.recipe_id)
@@ -184,7 +195,7 @@ def explain(error: ValidationError) -> str:
     for problem in error.errors(include_url=False)[:5]:
         place = ".".join(str(key) for key in problem["loc"])
         text = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        shown = "" if problem["type"] == "missing" else f" {repr(problem['input'])[:60]}"
+        shown = "" if problem["type"] == "missing" else f" {_SHORT.repr(problem['input'])}"
         parts.append(f"{place or 'it'}{shown}: {text[:1].lower()}{text[1:]}")
     more = error.error_count() - len(parts)
     return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

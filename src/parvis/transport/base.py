@@ -10,6 +10,9 @@ from typing import Literal
 
 Kind = Literal["queue", "topic"]
 
+#: Seconds that a message may be held back at most: ten days.
+LONGEST_DELAY = 864_000.0
+
 # A queue name becomes part of a header line and of a path on the broker: letters, digits and the few signs
 # that queue names in the field use.
 _DESTINATION = re.compile(r"[A-Za-z0-9_.\-]{1,255}")
@@ -61,7 +64,7 @@ class Send:
         body: The body.
         headers: Headers of our own; the transport adds those it needs.
         kind: `queue` (one consumer gets it) or `topic` (all present subscribers get it).
-        delay: Seconds that the broker holds it back.
+        delay: Seconds that the broker holds it back, at most `LONGEST_DELAY`.
         expiration: Seconds after which it is worthless, or None.
         priority: 0 (least) to 9, or None for the broker's default.
         persistent: Whether it survives a restart of the broker.
@@ -80,6 +83,8 @@ class Send:
 
     def __post_init__(self) -> None:
         check_destination(self.destination)
+        if not 0 <= self.delay <= LONGEST_DELAY:
+            raise ValueError(f"a delay must be from 0 to {LONGEST_DELAY:g} s, not {self.delay}")
 
 
 Callback = Callable[[Message], None]
