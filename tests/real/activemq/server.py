@@ -167,12 +167,16 @@ def free_ports(count: int) -> list[int]:
 
 def _make_certificates(conf: Path) -> None:
     """A certificate authority, and a certificate from it for this machine."""
-    (conf / "san.cnf").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    (conf / "server.cnf").write_text(
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nkeyUsage=digitalSignature,keyEncipherment\n"
+        "authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    )
     for command in (
-        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=parvis-test-ca -keyout ca.key -out ca.pem",
+        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=parvis-test-ca -keyout ca.key -out ca.pem "
+        "-addext keyUsage=critical,keyCertSign",
         "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
         "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out server.pem "
-        "-extfile san.cnf",
+        "-extfile server.cnf",
         "pkcs12 -export -in server.pem -inkey server.key -name broker -out server.p12 "
         f"-passout pass:{_STORE_PASSWORD}",
     ):
