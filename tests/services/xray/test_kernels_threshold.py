@@ -111,6 +111,38 @@ def test_every_parameter(parameters: DispersionParameters, kind: str) -> None:
         same(frame(kind), parameters=parameters, trusted=(-1, 3_000))
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        DispersionParameters(kernel_size=(60, 200)),
+        DispersionParameters(kernel_size=(200, 60), min_local=0),
+        DispersionParameters(gain=1e300),
+        DispersionParameters(gain=1e-300),
+        DispersionParameters(n_sigma_b=1e300, n_sigma_s=1e300),
+        DispersionParameters(n_sigma_s=1e30),
+        DispersionParameters(n_sigma_b=1e-300, n_sigma_s=1e-300, gain=1e-10),
+        DispersionParameters(global_threshold=1e300),
+        DispersionParameters(min_local=10**12),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["u1", "u2", "i4", "f4"])
+def test_extreme_parameters(parameters: DispersionParameters, kind: str) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        same(frame(kind, (50, 80)), parameters=parameters, trusted=(0, 200))
+
+
+def test_a_box_of_any_size_takes_no_more_than_the_image() -> None:
+    image = frame("u2", (50, 80))
+    all_of_it = DispersionParameters(kernel_size=(80, 80))
+    more = DispersionParameters(kernel_size=(10**12, 10**12))
+    none = DispersionParameters(kernel_size=(10**12, 10**12), min_local=0)
+    for name in ALGORITHMS:
+        find = getattr(threshold, name)
+        assert np.array_equal(find(image, None, (0, 200), more), find(image, None, (0, 200), all_of_it))
+        assert len(find(image, None, (0, 200), none)) == 0
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 3), (6, 200), (70, 5), (8, 64), (9, 65)])
 def test_images_smaller_than_the_box(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).poisson(0.2, shape).astype(np.uint16)

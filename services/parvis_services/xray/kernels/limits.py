@@ -43,16 +43,16 @@ class Limits(NamedTuple):
     gain: float
 
     @classmethod
-    def of(cls, parameters: DispersionParameters) -> Limits:
-        """The limits that these parameters set."""
-        slow, fast = (int(size) for size in parameters.kernel_size)
+    def of(cls, parameters: DispersionParameters, shape: tuple[int, int]) -> Limits:
+        """The limits that these parameters set; a box that covers all of an image of `shape` suffices."""
+        slow, fast = parameters.kernel_size
         box = (2 * slow + 1) * (2 * fast + 1)
         return cls(
-            slow,
-            fast,
+            min(int(slow), max(shape)),
+            min(int(fast), max(shape)),
             float(parameters.n_sigma_b),
             float(parameters.n_sigma_s),
-            int(parameters.min_local) if parameters.min_local > 0 else box,
+            min(int(parameters.min_local) if parameters.min_local > 0 else box, 2**62),
             float(parameters.global_threshold),
             float(parameters.gain),
         )

@@ -76,15 +76,17 @@ class Screen(NamedTuple):
         columns = 2 * limits.fast + 1
         leave_out = np.full(-(-columns // BOX_LANES) * BOX_LANES, -1, np.int32)
         leave_out[:columns] = 0
-        return cls(
-            np.int32(box),
-            np.int32(min(math.floor(least * (1 - 1e-9)) + 1, TOO_LARGE)),
-            np.float32(limits.n_sigma_s**2 * limits.gain * box * (1 - _SLACK)),
-            np.float32(box * spread * (1 - _SLACK)),
-            np.int32(math.isqrt(most // box)),
-            np.uint32(most),
-            leave_out,
-        )
+        with np.errstate(over="ignore"):  # what no count can reach may be infinite
+            signal = np.float32(np.square(limits.n_sigma_s) * limits.gain * box * (1 - _SLACK))
+            return cls(
+                np.int32(box),
+                np.int32(math.floor(min(least * (1 - 1e-9), TOO_LARGE - 1)) + 1),
+                signal,
+                np.float32(box * spread * (1 - _SLACK)),
+                np.int32(math.isqrt(most // box)),
+                np.uint32(most),
+                leave_out,
+            )
 
 
 class Window(NamedTuple):

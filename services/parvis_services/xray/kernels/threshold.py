@@ -37,9 +37,10 @@ def dispersion(
     Raises:
         ValueError: The image or the mask is of a type or shape that cannot be used.
     """
-    pixels, limits = _pixels(image, mask, trusted), Limits.of(parameters)
+    pixels = _pixels(image, mask, trusted)
     if pixels is None:
         return np.empty(0, np.int64)
+    limits = Limits.of(parameters, (image.shape[0], image.shape[1]))
     if _quick(pixels, limits):
         return screened.strong(_unsigned(pixels), limits, _screen(limits))
     return direct.strong(pixels, limits, *_room(pixels, limits))
@@ -52,9 +53,10 @@ def dispersion_extended(
     parameters: DispersionParameters,
 ) -> NDArray[np.int64]:
     """Flat indices, sorted, of the strong pixels by the extended dispersion threshold; see `dispersion`."""
-    pixels, limits = _pixels(image, mask, trusted), Limits.of(parameters)
+    pixels = _pixels(image, mask, trusted)
     if pixels is None:
         return np.empty(0, np.int64)
+    limits = Limits.of(parameters, (image.shape[0], image.shape[1]))
     if _quick(pixels, limits):
         pixels = _unsigned(pixels)
         state = screened.lively(pixels, limits, _screen(limits))
