@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import selectors
 import socket
@@ -21,6 +22,8 @@ from typing import Final
 from parvis.transport.base import Disconnected
 from parvis.transport.stomp_frames import Frame, Item, Parser, ProtocolError
 from parvis.transport.stomp_receipts import Receipt, Receipts
+
+logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 262_144
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
@@ -130,6 +133,10 @@ class Connection:
             self.close(f"{self.broker} sent what is not STOMP: {error}")
         except OSError as error:
             self.close(f"the connection to {self.broker} broke: {error}")
+        except Exception as error:
+            # A mistake of ours must not leave those who wait without an answer.
+            logger.exception("reading from %s failed", self.broker)
+            self.close(f"reading from {self.broker} failed: {error!r}")
         finally:
             for one in (self._sock, self._wake_receiver, self._wake_sender):
                 one.close()

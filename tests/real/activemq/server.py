@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -23,6 +25,7 @@ USERNAME = "parvis"
 PASSWORD = "parvis-test"
 _STORE_PASSWORD = "changeit"
 _START_TIMEOUT = 90.0
+_LIBC = ctypes.CDLL(None)
 
 
 class Unavailable(Exception):
@@ -76,6 +79,7 @@ class ActiveMQ:
         self.ca_file = directory / "conf" / "ca.pem"
         self.log_file = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._starter = ThreadPoolExecutor(max_workers=1)
         self._configure(disk_syncs)
 
     def start(self) -> None:
@@ -92,16 +96,25 @@ class ActiveMQ:
         command += [f"-Dactivemq.conf={conf}", f"-Dlog4j.configuration=file:{conf / 'log4j.properties'}"]
         command += ["-cp", ":".join(map(str, libraries)), "org.apache.activemq.console.Main"]
         command += ["start", f"xbean:file:{conf / 'activemq.xml'}"]
-        with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+        # Linux ties the process to the thread that starts it, and this thread lasts as long as ours.
+        process = self._process = self._starter.submit(self._launch, command).result()
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"ActiveMQ did not start: {self.log_file.read_text()[-2000:]}")
             time.sleep(0.1)
+
+    def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us, who stop the broker in good order
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only calls prctl
+            )
 
     def stop(self) -> None:
         """Stop in good order."""
@@ -154,6 +167,11 @@ class ActiveMQ:
             "log4j.appender.C.layout=org.apache.log4j.PatternLayout\n"
             "log4j.appender.C.layout.ConversionPattern=%d %-5p %c{1} %m%n\n"
         )
+
+
+def _die_with_parent() -> None:
+    # So that a killed test run leaves no broker behind: prctl(PR_SET_PDEATHSIG, SIGKILL).
+    _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def free_ports(count: int) -> list[int]:
