@@ -139,6 +139,8 @@ def default(field: FieldInfo) -> str:
 
 def type_text(annotation: Any) -> str:
     """Return a type in the words of JSON."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return type_text(typing.get_args(annotation)[0])
     names = {
         str: "text",
         int: "integer",
