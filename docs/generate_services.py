@@ -139,8 +139,6 @@ def default(field: FieldInfo) -> str:
 
 def type_text(annotation: Any) -> str:
     """Return a type in the words of JSON."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return type_text(typing.get_args(annotation)[0])
     names = {
         str: "text",
         int: "integer",
@@ -152,8 +150,9 @@ def type_text(annotation: Any) -> str:
     if annotation in names:
         return names[annotation]
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in {typing.Union, types.UnionType}:
-        return ", ".join(type_text(each) for each in inner if each is not type(None))
+    if origin in {typing.Union, types.UnionType, typing.Annotated}:
+        kinds = inner[:1] if origin is typing.Annotated else inner
+        return ", ".join(type_text(each) for each in kinds if each is not type(None))
     if origin is typing.Literal:
         return ", ".join(f"`{each}`" for each in inner)
     if origin in {list, tuple}:
