@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from documents import DOCUMENTS, blocks, inline_code, name
+from documents import DOCUMENTS, ROOT, blocks, inline_code, name
 from parvis.cli import main as parvis
 from parvis.config import shipped_recipes
 from parvis_services.ispyb.__main__ import main as ispyb
@@ -93,6 +93,25 @@ def test_commands_exist(document: Path) -> None:
 def test_recipes_exist(document: Path) -> None:
     known = {path.stem for path in shipped_recipes().glob("*.json")}
     assert set(_RECIPE.findall(document.read_text(encoding="utf-8"))) <= known
+
+
+def _leaves(command: click.Command, path: str = "parvis") -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            yield from _leaves(found, f"{path} {each}")
+
+
+def test_every_command_and_option_is_in_the_reference() -> None:
+    reference = (ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
+    for path, command in _leaves(parvis):
+        assert path in reference
+        for option in command.params:
+            if isinstance(option, click.Option) and not option.hidden:
+                assert max(option.opts, key=len) in reference, f"{path} {option.opts}"
 
 
 def test_commands_are_found_and_checked() -> None:
