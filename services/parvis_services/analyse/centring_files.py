@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,15 +31,33 @@ def write_log(path: Path, dcids: list[int], kind: str, results: list[Mapping[str
 
 
 def link_beside(directory: Path, name: str) -> None:
-    """Let the link `name` beside `directory` point to it, in place of any earlier link. Raises OSError."""
-    temporary = directory.parent / f".{name}.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(directory.name)
-    temporary.replace(directory.parent / name)
+    """Let the link `name` beside `directory` point to it, in place of any earlier link.
+
+    Raises:
+        OSError: It cannot be made, or something that is not a link has that name.
+    """
+    link = directory.parent / name
+    if os.path.lexists(link) and not link.is_symlink():
+        raise FileExistsError(errno.EEXIST, "it is there and not a link", str(link))
+    _put_in_place(link, lambda temporary: temporary.symlink_to(directory.name))
 
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    _put_in_place(path, lambda temporary: _create(temporary, content))
+
+
+def _create(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+
+
+def _put_in_place(path: Path, make: Callable[[Path], None]) -> None:
+    """Have something made beside `path` and moved there; nothing is left behind if that fails."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        make(temporary)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
 
 from parvis.service.contract import Model
 from parvis_services.messages import ImageSeen
+
+MOST_SPOTS: Final = 2**53  # more than fit on any image, and exact in every language that reads JSON
 
 
 class GridStatus(Model):
@@ -25,7 +26,7 @@ class GridStatus(Model):
     """
 
     images: list[int]
-    counts: list[float]
+    counts: list[Annotated[int, Field(ge=0, le=MOST_SPOTS)]]
     last_arrival: float = Field(alias="last-arrival")
     newest_image: float | None = Field(default=None, alias="newest-image")
     reported: bool = False
@@ -41,7 +42,7 @@ class CentringPayload(ImageSeen):
     """The number of spots on one image, or a checkpoint."""
 
     file: str = ""
-    n_spots_total: int | None = Field(default=None, ge=0)
+    n_spots_total: int | None = Field(default=None, ge=0, le=MOST_SPOTS)
     status: GridStatus | None = Field(default=None, alias="xray-centring-status")
 
     @model_validator(mode="after")
@@ -50,18 +51,13 @@ class CentringPayload(ImageSeen):
             raise ValueError("file-number and n_spots_total are needed")
         return self
 
-    @property
-    def indices(self) -> Iterable[int]:
-        """Indices in the grid, from 0, of the images that this tells of."""
-        return self.status.images if self.status else [(self.file_number or 0) - 1]
-
 
 @dataclass
 class GridScan:
     """The counts of one grid scan that are known."""
 
     size: int
-    counts: dict[int, float] = field(default_factory=dict[int, float])
+    counts: dict[int, int] = field(default_factory=dict[int, int])
     last_arrival: float = 0.0
     newest_image: float | None = None
     reported: bool = False
@@ -73,11 +69,11 @@ class GridScan:
     def add(self, payload: CentringPayload, now: float) -> None:
         """Take in an image, or what a checkpoint knows; what lies outside the grid is ignored."""
         if payload.status is not None:
-            self._add_status(payload.status)
+            self._add_status(payload.status, now)
             return
         index = (payload.file_number or 0) - 1
         if 0 <= index < self.size:
-            self.counts[index] = float(payload.n_spots_total or 0)
+            self.counts[index] = payload.n_spots_total or 0
             self.last_arrival = max(self.last_arrival, now)
             self._seen(payload.file_seen_at)
 
@@ -96,10 +92,10 @@ class GridScan:
         }
         return {"xray-centring-status": status}
 
-    def _add_status(self, status: GridStatus) -> None:
+    def _add_status(self, status: GridStatus, now: float) -> None:
         known = zip(status.images, status.counts, strict=True)
         self.counts |= {index: count for index, count in known if 0 <= index < self.size}
-        self.last_arrival = max(self.last_arrival, status.last_arrival)
+        self.last_arrival = max(self.last_arrival, min(status.last_arrival, now))
         self.reported = self.reported or status.reported
         self._seen(status.newest_image)
 
