@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 from parvis.service.base import Reject, Retry, Service, Step
 from parvis.service.contract import Model, Outputs
 from parvis_services.messages import ImageResult, ImageSeen
-from parvis_services.paths import PathNotAllowed, allowed_path
+from parvis_services.paths import PathNotAllowed, PathRule
 from parvis_services.xray.errors import ImageError, MissingImageError, UnfinishedImageError
 from parvis_services.xray.parameters import Algorithm, AnalysisParameters, Engine, MaskParameters
 
@@ -91,11 +91,12 @@ class PerImageAnalysis(Service[ImageSeen, PIAParameters]):
         from parvis_services.xray.analysis import analyse
 
         scan_range = step.parameters.scan_range
+        rule = PathRule(self.config.storage)
         try:
-            path = allowed_path(payload.file, self.config.storage)
+            path = rule.path(payload.file)
             parameters = step.parameters.analysis()
             frame = scan_range[0] - 1 if scan_range else None
-            result = analyse(path, parameters, frame=frame)
+            result = analyse(path, parameters, frame=frame, allowed=rule.predicate)
         except (MissingImageError, UnfinishedImageError) as error:
             raise Retry(str(error), after=1) from error
         except (ImageError, PathNotAllowed, ValueError, RuntimeError) as error:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 from parvis.service.base import Reject, Service, Step
 from parvis.service.contract import Model, Outputs
 from parvis_services.messages import ImageSeen
-from parvis_services.paths import allowed_path
+from parvis_services.paths import PathNotAllowed, PathRule
 from parvis_services.watch.selection import outputs_for
 from parvis_services.watch.sources import Hdf5Images, ListedFiles, NumberedFiles, Source
 from parvis_services.xray.errors import ImageError, MissingImageError, UnfinishedImageError
@@ -200,25 +200,20 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
             source.close()
 
     def _open(self, parameters: WatchParameters, stat_seconds: list[float]) -> Source:
+        rule = PathRule(self.config.storage)
+
         def exists(name: str) -> bool:
+            rule.path(name)
             return self._exists(name, stat_seconds)
 
         if parameters.pattern is not None:
             start, end = parameters.pattern_start or 0, parameters.pattern_end or 0
-            source: Source = NumberedFiles(parameters.pattern, start, end, exists)
-            self._check_path(source.place(1)["file"])
-        elif parameters.files:
-            source = ListedFiles([name or "" for name in parameters.files], exists)
-            for name in filter(None, source.files):
-                self._check_path(name)
-        else:
-            master = parameters.hdf5 or ""
-            self._check_path(master)
-            source = Hdf5Images(master)
-        return source
-
-    def _check_path(self, name: str) -> None:
-        allowed_path(name, self.config.storage)
+            return NumberedFiles(parameters.pattern, start, end, exists)
+        if parameters.files:
+            return ListedFiles([name or "" for name in parameters.files], exists)
+        master = parameters.hdf5 or ""
+        rule.path(master)
+        return Hdf5Images(master, rule.predicate)
 
     def _exists(self, name: str, stat_seconds: list[float]) -> bool:
         before = time.monotonic()
@@ -259,7 +254,7 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
     def _is_there(self, source: Source, number: int) -> bool:
         try:
             return source.is_there(number)
-        except ImageError as error:
+        except (ImageError, PathNotAllowed) as error:
             raise Reject(str(error)) from error
 
     def _conclude(self, watch: _Watch, parameters: WatchParameters, step: Step[WatchParameters]) -> None:

@@ -107,12 +107,17 @@ class ListedFiles:
 class Hdf5Images:
     """The images of an HDF5 master file whose data files are being written.
 
+    Args:
+        master: Its path.
+        allowed: Whether a file that it links to may be opened; by default all may.
+
     Raises:
         UnfinishedImageError: It cannot be read yet.
         ImageError: It is no such file, or does not say how many images it is to have.
     """
 
     master: str
+    allowed: Callable[[Path], bool] | None = None
     noun: str = "images"
 
     def __post_init__(self) -> None:
@@ -120,7 +125,7 @@ class Hdf5Images:
         from parvis_services.xray.hdf5 import Tree
 
         self.master = tidy(self.master)
-        self._tree = Tree(Path(self.master))
+        self._tree = Tree(Path(self.master), self.allowed)
         try:
             self._map = FrameMap(self._tree)
             if self._map.declared is None:

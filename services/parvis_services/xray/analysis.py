@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from parvis_services.xray import tiers
 from parvis_services.xray.errors import TooManyStrongPixelsError
 from parvis_services.xray.geometry import Panel
-from parvis_services.xray.images import Buffers, Image, open_image
+from parvis_services.xray.images import Buffers, Image, is_cbf, open_image
 from parvis_services.xray.masks import image_masks
 from parvis_services.xray.parameters import AnalysisParameters, SpotFilters
 from parvis_services.xray.resolution import d_star_squared, in_ice_ring, within_resolution
@@ -54,7 +55,11 @@ class ImageSpots:
 
 
 def analyse(
-    image: Image | str | Path, parameters: AnalysisParameters = _DEFAULTS, *, frame: int | None = None
+    image: Image | str | Path,
+    parameters: AnalysisParameters = _DEFAULTS,
+    *,
+    frame: int | None = None,
+    allowed: Callable[[Path], bool] | None = None,
 ) -> ImageAnalysis:
     """The nine numbers of one image.
 
@@ -62,19 +67,28 @@ def analyse(
         image: An image, or a file to read it from (see `images.open_image`).
         parameters: How to find spots, and which to count.
         frame: Which frame of an HDF5 file, from 0; the first if not given.
+        allowed: Whether a file may be opened, asked for this one and each that it links to; by default all
+            may.
 
     Raises:
         ImageError: The file cannot be read (see `images.open_image`), or too much of the image is strong.
         RuntimeError: The engine `dials` is asked for and DIALS is not installed.
+        ValueError: The engine `dials` is asked for, which follows links wherever they lead, for a file that
+            may have links, and not every file is allowed.
     """
     if parameters.engine == "dials":
         from parvis_services.xray import dials_engine
 
         if isinstance(image, Image):
             return dials_engine.analyse(image.path, parameters, image.frame)
+        if allowed is not None and not (allowed(Path(image)) and is_cbf(image)):
+            raise ValueError(
+                f"{image}: where a site allows some directories only, the engine 'dials' is given CBF files "
+                "in them and nothing else: use the engine 'parvis'"
+            )
         return dials_engine.analyse(str(image), parameters, frame)
     if not isinstance(image, Image):
-        image = open_image(image, frame, buffers=_buffers)
+        image = open_image(image, frame, buffers=_buffers, allowed=allowed)
     found = find_spots(image, parameters)
     return image_statistics(found.d_star_sq, found.spots.intensity, found.ice)
 

@@ -28,13 +28,12 @@ from parvis_services.xray.errors import (
     UnknownFormatError,
 )
 from parvis_services.xray.geometry import Beam, Detector, perpendicular_detector
-from parvis_services.xray.images import Buffers, Image
+from parvis_services.xray.images import LARGEST_FILE, Buffers, Image
 from parvis_services.xray.imgcif import ImgCif
 from parvis_services.xray.pilatus import PILATUS_12M_SHAPE, module_gaps, pilatus_12m
 
 _BINARY_START = b"\x0c\x1a\x04\xd5"
 _LONGEST_HEADER = 2**20
-_LARGEST_FILE = 2**28
 _NO_CUTOFF = float(2**31 - 1)
 
 _NUMBER = r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
@@ -88,7 +87,7 @@ def _contents(path: Path, buffers: Buffers) -> memoryview:
         if opener is None:
             return contents
         with opener(io.BytesIO(contents)) as file:
-            plain = file.read(_LARGEST_FILE)
+            plain = file.read(LARGEST_FILE)
     except EOFError:
         raise UnfinishedImageError(
             path, "the compressed file ends too soon: still being written, or cut short"

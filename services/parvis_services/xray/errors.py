@@ -22,6 +22,10 @@ class UnfinishedImageError(ImageError):
     """The file, or the frame in it, is not complete: still being written, or cut short."""
 
 
+class ForbiddenImageError(ImageError):
+    """The file, or one that it links to, may not be read for whoever asked."""
+
+
 class UnknownFormatError(ImageError):
     """The file is not an image of a kind that can be read here."""
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from parvis_services.xray.errors import BrokenImageError, FrameRangeError, ImageError, UnfinishedImageError
-from parvis_services.xray.hdf5 import Tree, refresh
+from parvis_services.xray.hdf5 import Tree, refresh, source_path
 
 _DATA_FILE = re.compile(r"data_\d+")
 
@@ -119,7 +119,7 @@ class FrameMap:
         for source in dataset.virtual_sources():
             first, last = _first_and_last(source.vspace, len(dataset))
             if first <= index <= last and "%" not in source.file_name + source.dset_name:
-                file = _source_file(dataset, source)
+                file = source_path(dataset, source.file_name)
                 start, _ = _first_and_last(source.src_space, len(dataset))
                 yield self._dataset(source.dset_name, file), start + index - first
 
@@ -255,13 +255,8 @@ def _virtual_segments(whole: h5py.Dataset) -> list[_Segment]:
         start, available = _frames_of(source.src_space, (count, *whole.shape[1:]))
         if count == 0 or available != count or "%" in source.file_name + source.dset_name:
             return [_Segment(0, None, 0, str(whole.name), file)]
-        segments.append(_Segment(first, count, start, source.dset_name, _source_file(whole, source)))
+        segments.append(_Segment(first, count, start, source.dset_name, source_path(whole, source.file_name)))
     return sorted(segments, key=lambda segment: segment.first)
-
-
-def _source_file(whole: h5py.Dataset, source: Any) -> Path:
-    file = Path(whole.file.filename)
-    return file if source.file_name == "." else file.parent / source.file_name
 
 
 def _first_and_last(selection: Any, frames: int) -> tuple[int, int]:

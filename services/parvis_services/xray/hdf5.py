@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from parvis_services.xray.errors import BrokenImageError, ImageError, MissingImageError, UnfinishedImageError
+from parvis_services.paths import special_kind
+from parvis_services.xray.errors import (
+    BrokenImageError,
+    ForbiddenImageError,
+    ImageError,
+    MissingImageError,
+    UnfinishedImageError,
+)
 
 _LONGEST_CHAIN = 16
 
@@ -18,10 +27,16 @@ class Tree:
     A file is opened plainly if that is possible, and for single-writer-multiple-reader access (SWMR) if
     somebody is writing it in that mode. Not the other way round: HDF5 may take hours to notice that a file
     opened for SWMR was cut short. Files are not locked: to read one must never keep a detector from writing.
+
+    Args:
+        path: The master file.
+        allowed: Whether a file may be opened; by default all may.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, allowed: Callable[[Path], bool] | None = None) -> None:
         self.path = path
+        self._allowed = allowed
+        self._checked: set[tuple[str, str]] = set()
         self._files: dict[Path, h5py.File] = {}
         self.root = self.open(path)
 
@@ -29,7 +44,14 @@ class Tree:
         """The file, opened for reading. Raises ImageError if it cannot be."""
         if path not in self._files:
             linked = "" if path == self.path else f"{path.name}, to which it links, "
+            if self._allowed is not None and not self._allowed(path):
+                raise ForbiddenImageError(
+                    self.path, f"{linked}lies outside the directories that the site allows"
+                )
             try:
+                kind = special_kind(path)
+                if kind is not None:
+                    raise BrokenImageError(self.path, f"{linked}is {kind}, not an image file")
                 self._files[path] = _open(path)
             except FileNotFoundError:
                 raise UnfinishedImageError(self.path, f"{linked or 'the file '}is not there (yet)") from None
@@ -42,6 +64,7 @@ class Tree:
 
         Raises:
             UnfinishedImageError: A file that is linked to is not there.
+            ForbiddenImageError: A file that is linked to, or that a dataset has its data in, is not allowed.
             BrokenImageError: Links lead in a circle.
         """
         if depth > _LONGEST_CHAIN:
@@ -65,7 +88,44 @@ class Tree:
             return self.find(other, str(link.path), depth + 1)
         if isinstance(link, h5py.SoftLink):
             return self.find(group, str(link.path), depth + 1)
-        return None if link is None else group[name]
+        if link is None:
+            return None
+        found: Any = group[name]
+        if isinstance(found, h5py.Dataset):
+            self._check_storage(found, depth)
+        return found
+
+    def _check_storage(self, dataset: h5py.Dataset, depth: int) -> None:
+        """See to it that HDF5, asked for a dataset, opens no file that we would not."""
+        where = (str(dataset.file.filename), str(dataset.name))
+        if where in self._checked:
+            return
+        self._checked.add(where)
+        properties = dataset.id.get_create_plist()
+        if properties.get_layout() == h5py.h5d.VIRTUAL:
+            if self._allowed is not None:
+                for source in dataset.virtual_sources():
+                    self._check_source(dataset, source.file_name, source.dset_name, depth)
+        elif properties.get_external_count():
+            raise ForbiddenImageError(
+                self.path, f"{dataset.name} has its data in files that are not HDF5, which are not read here"
+            )
+
+    def _check_source(self, dataset: h5py.Dataset, file_name: str, dataset_name: str, depth: int) -> None:
+        """Check a source of a virtual dataset, which may be virtual itself."""
+        if "%" in file_name + dataset_name:
+            raise ForbiddenImageError(
+                self.path, f"{dataset.name} names its sources by a pattern, so that they cannot be checked"
+            )
+        first = source_path(dataset, file_name)
+        for path in (first, *_other_source_paths(dataset, file_name)):
+            if path != first and not os.path.lexists(path):
+                continue
+            try:
+                self.find(self.open(path), dataset_name, depth + 1)
+            except UnfinishedImageError:
+                continue  # HDF5 looks in the next place, and gives zeros if there is none
+            return
 
     def children(self, group: h5py.Group, nexus_class: str, name: str) -> list[h5py.Group]:
         """The groups of a NeXus class below `group`, or those called `name` if none says its class."""
@@ -89,6 +149,21 @@ class Tree:
         for file in self._files.values():
             file.close()
         self._files.clear()
+
+
+def source_path(dataset: h5py.Dataset, file_name: str) -> Path:
+    """The file of a source of a virtual dataset, from what the dataset says of it."""
+    file = Path(dataset.file.filename)
+    return file if file_name == "." else file.parent / file_name
+
+
+def _other_source_paths(dataset: h5py.Dataset, file_name: str) -> list[Path]:
+    """Where HDF5 looks for that file if it cannot open it there."""
+    if file_name == ".":
+        return []
+    file = Path(dataset.file.filename)
+    name = Path(file_name).name if Path(file_name).is_absolute() else file_name
+    return [file.parent / name, Path(name).absolute(), file.resolve().parent / name]
 
 
 def refresh(dataset: h5py.Dataset) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from parvis_services.paths import special_kind
 from parvis_services.xray.errors import (
+    BrokenImageError,
+    ForbiddenImageError,
     FrameRangeError,
     MissingImageError,
     UnfinishedImageError,
@@ -21,10 +24,10 @@ from parvis_services.xray.geometry import Beam, Detector
 
 Mask = NDArray[np.bool_]
 
+LARGEST_FILE = 2**28  # bytes of a file that is read whole, more than any detector has pixels for
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _CBF_SIGNATURE = b"###CBF"
-_GZIP_SIGNATURE = b"\x1f\x8b"
-_BZIP2_SIGNATURE = b"BZh"
+_CBF_SIGNATURES = (_CBF_SIGNATURE, b"\x1f\x8b", b"BZh")  # plain, or compressed with gzip or bzip2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +85,13 @@ class Buffers(threading.local):
         return array
 
     def read(self, path: Path) -> memoryview:
-        """The contents of a file."""
+        """The contents of a file. Raises BrokenImageError if it is larger than `LARGEST_FILE`."""
         with path.open("rb") as file:
             size = file.seek(0, 2)
+            if size > LARGEST_FILE:
+                raise BrokenImageError(
+                    path, f"{size} bytes are more than an image can have, which is {LARGEST_FILE}"
+                )
             file.seek(0)
             if len(self._file) < size:
                 self._file = bytearray(size)
@@ -92,7 +99,13 @@ class Buffers(threading.local):
             return view[: file.readinto(view[:size])]
 
 
-def open_image(path: str | Path, frame: int | None = None, *, buffers: Buffers | None = None) -> Image:
+def open_image(
+    path: str | Path,
+    frame: int | None = None,
+    *,
+    buffers: Buffers | None = None,
+    allowed: Callable[[Path], bool] | None = None,
+) -> Image:
     """Read one image.
 
     Args:
@@ -101,8 +114,11 @@ def open_image(path: str | Path, frame: int | None = None, *, buffers: Buffers |
         frame: Which frame of an HDF5 file, from 0; the first if not given. A CBF file has frame 0 only.
         buffers: Memory to read into, for many images in a row: an image is then good until the next is read
             into the same buffers. Without it each image has memory of its own.
+        allowed: Whether a file may be opened, asked for this one and each that it links to; by default all
+            may.
 
     Raises:
+        ForbiddenImageError: The file, or one that it links to, is not allowed.
         MissingImageError: There is no such file, or it cannot be opened.
         UnfinishedImageError: The file or the frame is not complete, or empty.
         FrameRangeError: The file has no such frame.
@@ -110,12 +126,14 @@ def open_image(path: str | Path, frame: int | None = None, *, buffers: Buffers |
         UnknownFormatError: It is not an image of a kind that is known here.
     """
     path = Path(path)
+    if allowed is not None and not allowed(path):
+        raise ForbiddenImageError(path, "lies outside the directories that the site allows")
     signature = _signature(path)
     if signature.startswith(_HDF5_SIGNATURE):
         from parvis_services.xray.nexus import read_frame
 
-        return read_frame(path, frame or 0, buffers or Buffers())
-    if signature.startswith((_CBF_SIGNATURE, _GZIP_SIGNATURE, _BZIP2_SIGNATURE)):
+        return read_frame(path, frame or 0, buffers or Buffers(), allowed)
+    if signature.startswith(_CBF_SIGNATURES):
         if frame:
             raise FrameRangeError(path, f"there is no frame {frame}: a CBF file holds one image, frame 0")
         from parvis_services.xray.cbf import read_cbf
@@ -134,9 +152,17 @@ def count_frames(path: str | Path) -> int | None:
     return nexus.count_frames(path)
 
 
+def is_cbf(path: str | Path) -> bool:
+    """Whether a file seems to be a CBF image, compressed or not. Raises as `open_image`."""
+    return _signature(Path(path)).startswith(_CBF_SIGNATURES)
+
+
 def _signature(path: Path) -> bytes:
     """The first bytes of a file."""
     try:
+        kind = special_kind(path)
+        if kind not in (None, "a directory"):
+            raise UnknownFormatError(path, f"is {kind}, not an image file")
         with path.open("rb") as file:
             signature = file.read(len(_HDF5_SIGNATURE))
     except IsADirectoryError:

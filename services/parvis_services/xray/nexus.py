@@ -7,6 +7,7 @@ does; anything unusual goes HDF5's way.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,9 @@ class _Known:
 _known: Cache[_Known] = Cache(max_size=8)
 
 
-def read_frame(path: Path, frame: int, buffers: Buffers) -> Image:
+def read_frame(
+    path: Path, frame: int, buffers: Buffers, allowed: Callable[[Path], bool] | None = None
+) -> Image:
     """Read one frame of an HDF5 file. Raises as `images.open_image`.
 
     The file is opened for each frame, which takes little: so its writer is never kept out, and nothing that
@@ -62,7 +65,7 @@ def read_frame(path: Path, frame: int, buffers: Buffers) -> Image:
     except OSError as error:
         raise MissingImageError(path, f"cannot be opened: {error.strerror}") from None
     version = (str(path.absolute()), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
-    with closing(Tree(path)) as tree:
+    with closing(Tree(path, allowed)) as tree:
         known = _known.get(version, lambda: _learn(tree))
         frames = known.frames.on(tree)
         counts = _read(path, frame, frames.locate(frame), known, buffers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from made_nxmx import describe
 from parvis.config import Config
 from parvis.service.testing import Run, run
 from parvis_services.simulate.header import Header
@@ -59,6 +61,10 @@ def watch_to_the_end(parameters: Mapping[str, Any], outputs: Sequence[str] = OUT
 
 def numbers(images: Sequence[Mapping[str, Any]]) -> list[int]:
     return [image["file-number"] for image in images]
+
+
+def numbers_in_list(images: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [image["file-list-index"] for image in images]
 
 
 def test_two_hundred_files_go_to_every_output_they_belong_to(tmp_path: Path) -> None:
@@ -150,8 +156,8 @@ def test_a_list_of_files_is_watched_in_its_order(tmp_path: Path) -> None:
         Path(file).touch()
     outputs = ["every-2", "select-3", "first", "finally"]
     sent = watch_to_the_end({"list": files, "burst-limit": 3}, outputs)
-    assert [image["file-list-index"] for image in sent["every-2"]] == [1, 3, 5, 7, 9]
-    assert [image["file-list-index"] for image in sent["select-3"]] == [1, 6, 10]
+    assert numbers_in_list(sent["every-2"]) == [1, 3, 5, 7, 9]
+    assert numbers_in_list(sent["select-3"]) == [1, 6, 10]
     assert sent["first"][0]["file"] == files[0]
     assert sent["finally"] == [{"files-expected": 10, "files-seen": 10, "success": True}]
 
@@ -191,12 +197,67 @@ def test_bad_parameters_are_rejected_with_what_is_wrong(parameters: dict[str, An
     assert complaint in look.outcome.reason
 
 
+def site(directory: Path) -> Config:
+    """A site that allows one directory."""
+    return Config(storage={"parvis.allowed_directories": [str(directory)]})
+
+
 def test_paths_outside_what_the_site_allows_are_rejected(tmp_path: Path) -> None:
-    config = Config(storage={"parvis.allowed_directories": [str(tmp_path / "data")]})
-    parameters = {"list": [str(tmp_path / "data" / ".." / "secret")]}
-    look = watch(parameters, config=config)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "away").symlink_to(tmp_path)
+    for name in (tmp_path / "secret", tmp_path / "data" / "away" / "secret"):
+        look = watch({"list": [str(name)]}, config=site(tmp_path / "data"))
+        assert look.outcome.result == "reject"
+        assert "parvis.allowed_directories" in look.outcome.reason
+
+
+def test_a_path_with_dots_in_it_is_rejected_anywhere(tmp_path: Path) -> None:
+    look = watch({"list": [str(tmp_path / "data" / ".." / "secret")]})
     assert look.outcome.result == "reject"
-    assert "parvis.allowed_directories" in look.outcome.reason
+    assert "'..'" in look.outcome.reason
+
+
+def test_every_name_of_a_pattern_is_checked_when_it_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret").touch()
+    pattern = touch(tmp_path / "data", [1])
+    (tmp_path / "data" / "grid_00002.cbf").symlink_to(tmp_path / "secret")
+    parameters = {"pattern": pattern, "pattern-start": 1, "pattern-end": 3, "burst-limit": 1}
+    first = watch(parameters, config=site(tmp_path / "data"))
+    assert numbers(first.sent("every")) == [1]
+    second = watch(parameters, first.checkpoints[0].payload, config=site(tmp_path / "data"))
+    assert second.outcome.result == "reject"
+    assert "grid_00002.cbf" in second.outcome.reason
+
+
+def test_names_that_are_not_looked_at_yet_cost_nothing(tmp_path: Path) -> None:
+    """Only the names of a burst are checked: a name further on may be anything."""
+    touch(tmp_path, [1])
+    files = [str(tmp_path / "grid_00001.cbf"), "not absolute"]
+    look = watch({"list": files, "burst-limit": 1}, config=site(tmp_path))
+    assert numbers_in_list(look.sent("every")) == [1]
+    again = watch({"list": files}, look.checkpoints[0].payload, config=site(tmp_path))
+    assert again.outcome.result == "reject"
+
+
+def test_an_hdf5_file_may_not_link_to_images_outside_what_the_site_allows(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with nexus(tmp_path, 3) as detector:
+        link = tmp_path / "data" / "grid_1.nxs"
+        with h5py.File(link, "w") as file:
+            describe(file)
+            file["entry/data/data"] = h5py.ExternalLink(str(detector.series.master), "/entry/data/data")
+        assert numbers(watch({"hdf5": str(link)}).sent("every")) == [1, 2, 3]
+        look = watch({"hdf5": str(link)}, config=site(tmp_path / "data"))
+    assert look.outcome.result == "reject"
+    assert "outside the directories that the site allows" in look.outcome.reason
+
+
+def test_a_fifo_is_no_hdf5_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "grid_1.nxs")
+    look = watch({"hdf5": str(tmp_path / "grid_1.nxs")})
+    assert look.outcome.result == "reject"
+    assert "is a FIFO" in look.outcome.reason
 
 
 def nexus(directory: Path, images: int, *, linked: bool = True, written: int | None = None) -> NexusWriter:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from parvis_services.xray.errors import (
+    BrokenImageError,
+    ForbiddenImageError,
     ImageError,
     MissingImageError,
     UnfinishedImageError,
@@ -27,6 +29,37 @@ def test_no_such_file(tmp_path):
 def test_a_directory(tmp_path):
     with pytest.raises(MissingImageError, match="is a directory"):
         open_image(tmp_path)
+
+
+def test_a_fifo_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.cbf")
+    with pytest.raises(UnknownFormatError, match="is a FIFO"):
+        open_image(tmp_path / "x.cbf")
+
+
+def test_a_device_is_no_image():
+    with pytest.raises(UnknownFormatError, match="is a device"):
+        open_image("/dev/zero")
+
+
+def test_a_file_that_is_not_allowed_is_not_opened(tmp_path):
+    asked: list[Path] = []
+
+    def never(path: Path) -> bool:
+        asked.append(path)
+        return False
+
+    with pytest.raises(ForbiddenImageError, match="outside"):
+        open_image(tmp_path / "x.cbf", allowed=never)
+    assert asked == [tmp_path / "x.cbf"]
+
+
+def test_a_file_larger_than_any_image_costs_no_memory(tmp_path):
+    path = tmp_path / "x.cbf"
+    path.write_bytes(b"###CBF: VERSION 1.5\r\n")
+    os.truncate(path, 2**40)
+    with pytest.raises(BrokenImageError, match="1099511627776 bytes"):
+        open_image(path)
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
