@@ -32,7 +32,7 @@ from parvis.transport.base import Message, Send
 from parvis.transport.stomp import StompTransport
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from real.activemq.server import Unavailable, running  # pyright: ignore[reportMissingImports] - line above
+from real.activemq.server import Unavailable, running
 
 HOPS = 3
 BATCH = 64

@@ -1,6 +1,12 @@
 """What all tests share: the servers that some need."""
 
+import os
+from pathlib import Path
+
 from real.activemq.fixture import activemq
 from real.mariadb import mariadb, mariadb_url
 
 __all__ = ["activemq", "mariadb", "mariadb_url"]
+
+# Processes that tests start find the services of tests there.
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)

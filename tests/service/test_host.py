@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +107,7 @@ def test_an_unforeseen_exception_is_tried_again_and_then_a_dead_letter_with_its_
         (letter,) = letters.wait_for(1)
     assert letter.headers["parvis-reason"] == "ZeroDivisionError: 15 is a surprise"
     assert "sample_services.py" in letter.headers["parvis-traceback"]
-    assert letter.headers["parvis-attempts"] == "2"
+    assert letter.headers["parvis-tries"] == "2"
 
 
 def test_a_retry_comes_back_until_there_have_been_enough(
@@ -116,7 +118,7 @@ def test_a_retry_comes_back_until_there_have_been_enough(
         transport.send(recipe_message("multiply", {"number": 14}))
         (letter,) = letters.wait_for(1)
     assert letter.headers["parvis-reason"] == "14 is not ready"
-    assert letter.headers["parvis-retries"] == "3"
+    assert letter.headers["parvis-tries"] == "4"
 
 
 def test_a_batch_is_handled_in_one_go(broker: BrokerThread, transport: StompTransport) -> None:
@@ -248,3 +250,102 @@ def test_services_survive_a_restart_of_the_broker(tmp_path: Path) -> None:
         results.wait_for(1)
         first_host.__exit__(None, None, None)
     assert results.payloads() == [{"number": 4}]
+
+
+def message_with(body: dict[str, object], **headers: str) -> Send:
+    return Send("multiply", json.dumps(body).encode(), {"workflows-recipe": "True", **headers})
+
+
+def nested(levels: int) -> object:
+    value: object = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+NODE = {"queue": "multiply", "output": 2}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"recipe": {"1": NODE}, "recipe-pointer": 1, "environment": {"ID": nested(900)}}, "recipe ID"),
+        ({"recipe": {"1": NODE}, "recipe-pointer": 1, "environment": {"ID": "x" * 500}}, "recipe ID"),
+        ({"recipe": {"1": NODE}, "recipe-pointer": "1" * 5000}, "recipe-pointer"),
+        ({"recipe": {"1": NODE}, "recipe-pointer": 1, "payload": {"number": nested(900)}}, "number"),
+        (
+            {
+                "recipe": {"1": NODE, "2": {"queue": "q", "transport-delay": "Infinity"}},
+                "recipe-pointer": 1,
+                "payload": {"number": 1},
+            },
+            "delay",
+        ),
+        (
+            {"recipe": {"1": NODE, "2": {"queue": "a b"}}, "recipe-pointer": 1, "payload": {"number": 1}},
+            "a b",
+        ),
+        ({"recipe": {"1": NODE}, "recipe-pointer": 1, "payload": {"number": 1}}, "node 2"),
+    ],
+)
+def test_a_message_made_to_break_its_reader_is_a_dead_letter(
+    broker: BrokerThread, transport: StompTransport, body: dict[str, object], reason: str
+) -> None:
+    letters = Listener(transport, "DLQ.test.multiply")
+    results = Listener(transport, "results")
+    with hosted(broker.port, Multiplier):
+        transport.send(message_with(body))
+        transport.send(recipe_message("multiply", {"number": 4}))
+        results.wait_for(1)
+        (letter,) = letters.wait_for(1)
+    assert reason in letter.headers["parvis-reason"]
+
+
+def test_numbers_that_json_does_not_have_are_taken_for_nothing(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    results = Listener(transport, "results")
+    sent = recipe_message("multiply", {"number": 4})
+    body = sent.body.replace(b'"number":4', b'"number":4,"resolution":NaN')
+    assert body != sent.body
+    with hosted(broker.port, Multiplier):
+        transport.send(Send(sent.destination, body, sent.headers))
+        results.wait_for(1)
+
+
+def test_a_dead_letter_that_the_broker_refuses_goes_with_fewer_headers(
+    broker: BrokerThread, transport: StompTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parvis.service.host._LONGEST_PAUSE", 0.01)
+    letters = Listener(transport, "DLQ.test.multiply")
+    results = Listener(transport, "results")
+    large = {f"h{number}": "x" * 6900 for number in range(7)}
+    with hosted(broker.port, Multiplier):
+        transport.send(message_with({"recipe": {"1": NODE}, "recipe-pointer": 1}, **large, more="y" * 600))
+        transport.send(recipe_message("multiply", {"number": 4}))
+        (letter,) = letters.wait_for(1, timeout=30)
+        results.wait_for(1)
+    assert "the broker refused" in letter.headers["parvis-reason"]
+    assert "h1" not in letter.headers
+
+
+def test_a_batch_that_the_broker_refuses_costs_only_the_message_at_fault(
+    broker: BrokerThread, transport: StompTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("parvis.service.host._LONGEST_PAUSE", 0.01)
+    letters = Listener(transport, "DLQ.test.gather")
+    results = Listener(transport, "results")
+    large = {f"h{number}": "x" * 6900 for number in range(7)}
+    bad = recipe_message("gather", {"number": "none"})
+    transport.send(recipe_message("gather", {"number": 1}))
+    transport.send(Send(bad.destination, bad.body, {**bad.headers, **large, "more": "y" * 600}))
+    transport.send(recipe_message("gather", {"number": 2}))
+    with hosted(broker.port, Gatherer):
+        letters.wait_for(1, timeout=30)
+        wait_until(lambda: sum(map(len, numbers_in(results))) >= 2, 30, "the other two")
+    assert sorted(itertools.chain(*numbers_in(results))) == [1, 2]
+    assert len(letters.messages) == 1
+
+
+def numbers_in(results: Listener) -> list[list[int]]:
+    return [payload["numbers"] for payload in results.payloads()]

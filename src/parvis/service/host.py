@@ -13,15 +13,16 @@ import signal
 import threading
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from parvis.observe.logs import log_context, recipe_context
-from parvis.recipe.envelope import MalformedMessage, parse_json
+from parvis.recipe.envelope import Envelope, MalformedMessage, parse_json
 from parvis.service.base import AnyService, BatchService
 from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
 from parvis.service.isolated import IsolatedService
-from parvis.service.settling import CRASHES, count, settle
+from parvis.service.settling import CRASHES, bare_dead_letter, count, settle
 from parvis.service.status import Status, StatusBroadcast, host_id
 from parvis.service.supervisor import is_orphan
 from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, Transport
@@ -29,6 +30,8 @@ from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, Tr
 COMMAND_TOPIC = "command"
 _log = logging.getLogger("parvis.host")
 _TICK = 1.0  # seconds between looks at the clock when nothing arrives
+_TRIES_AFTER_REFUSAL = 3
+_LONGEST_PAUSE = 30.0
 
 
 class _Subscribed:
@@ -44,6 +47,14 @@ class _Subscribed:
         batch, self.batch = self.batch, Batch()
         self.batch_due = float("inf")
         return batch
+
+
+@dataclass(slots=True)
+class _Refused:
+    """A message that the broker did not let us settle: how often, and what it said."""
+
+    times: int
+    reason: str
 
 
 class Host:
@@ -69,7 +80,7 @@ class Host:
         self._queue = queue
         self._inbox: SimpleQueue[tuple[_Subscribed, Message] | None] = SimpleQueue()
         self._stopping = threading.Event()
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, _Refused] = {}
         description: dict[str, Any] = {
             "service": ", ".join(service.name for service in services),
             "serviceclass": ", ".join(type(service).__name__ for service in services),
@@ -155,6 +166,7 @@ class Host:
                 self._status.set(Status.PROCESSING)
                 self._take(*item)
             for subscribed in self._subscribed:
+                subscribed.isolated.close_if_idle()
                 if time.monotonic() >= subscribed.batch_due:
                     self._status.set(Status.PROCESSING)
                     self._close_batch(subscribed)
@@ -172,15 +184,35 @@ class Host:
     def _take(self, subscribed: _Subscribed, message: Message) -> None:
         if message.connection != self._transport.connection:
             return  # delivered before the connection was lost: it comes again
-        if message.message_id in self._refused:
-            reason = self._refused.pop(message.message_id)
-            self._settle(subscribed, [message], [Outcome("reject", reason=reason)])
+        refused = self._refused.get(message.message_id)
+        if refused is not None:
+            self._take_refused(subscribed, message, refused)
         elif isinstance(subscribed.service, BatchService):
             self._add_to_batch(subscribed, subscribed.service, message)
-        elif _killed_somebody(message):
-            self._settle(subscribed, [message], subscribed.isolated.handle([message]))
         else:
-            self._settle(subscribed, [message], [handle(subscribed.service, message)])
+            self._settle(subscribed, [message], [self._handle(subscribed, message)])
+
+    def _handle(self, subscribed: _Subscribed, message: Message) -> Outcome:
+        if _killed_somebody(message):
+            return subscribed.isolated.handle([message])[0]
+        return handle(subscribed.service, message)
+
+    def _take_refused(self, subscribed: _Subscribed, message: Message, refused: _Refused) -> None:
+        """Try a message once more whose settling was refused, on its own, and with less each time."""
+        self._close_batch(subscribed)
+        self._stopping.wait(min(2.0 ** (refused.times - 1), _LONGEST_PAUSE))
+        if message.connection != self._transport.connection or self._stopping.is_set():
+            return
+        if refused.times < _TRIES_AFTER_REFUSAL:
+            self._settle(subscribed, [message], [self._handle(subscribed, message)])
+        elif refused.times == _TRIES_AFTER_REFUSAL:
+            self._settle(subscribed, [message], [Outcome("reject", reason=refused.reason)])
+        elif refused.times == _TRIES_AFTER_REFUSAL + 1:
+            self._commit(subscribed, [message], [bare_dead_letter(self._transport, message, refused.reason)])
+        else:
+            _log.error("handed back to the broker for good: a message that it lets nobody set aside")
+            with contextlib.suppress(Disconnected, BrokerRefused):
+                self._transport.refuse(message)
 
     def _add_to_batch(
         self, subscribed: _Subscribed, service: BatchService[Any, Any], message: Message
@@ -223,9 +255,33 @@ class Host:
         self, subscribed: _Subscribed, messages: Sequence[Message], outcomes: Sequence[Outcome]
     ) -> None:
         sends: list[Send] = []
-        for message, outcome in zip(messages, outcomes, strict=True):
-            with recipe_context(_recipe_id(message) if outcome.result != "done" else None):
-                sends += settle(self._transport, subscribed.service, message, outcome)
+        try:
+            for message, outcome in zip(messages, outcomes, strict=True):
+                with recipe_context(_recipe_id(message) if outcome.result != "done" else None):
+                    sends += settle(self._transport, subscribed.service, message, outcome)
+            self._commit(subscribed, messages, sends)
+        except Exception as error:  # noqa: BLE001 - the message is at fault, the host goes on
+            _log.exception("what %s sends cannot be put into a frame", subscribed.service.name)
+            self._settle_what_can_be(subscribed, messages, outcomes, error)
+
+    def _settle_what_can_be(
+        self,
+        subscribed: _Subscribed,
+        messages: Sequence[Message],
+        outcomes: Sequence[Outcome],
+        error: Exception,
+    ) -> None:
+        """Settle messages one by one, and reject the one that cannot be; nothing was written so far."""
+        if len(messages) > 1:
+            for message, outcome in zip(messages, outcomes, strict=True):
+                self._settle(subscribed, [message], [outcome])
+        elif outcomes[0].result != "reject":
+            reason = f"what came of it cannot be sent: {type(error).__name__}: {error}"
+            self._settle(subscribed, messages, [Outcome("reject", reason=reason)])
+        else:
+            self._transport.refuse(messages[0])
+
+    def _commit(self, subscribed: _Subscribed, messages: Sequence[Message], sends: Sequence[Send]) -> None:
         try:
             self._transport.commit(messages, sends)
         except Disconnected as error:
@@ -233,8 +289,13 @@ class Host:
         except BrokerRefused as error:
             reason = f"the broker refused what {subscribed.service.name} wants to send: {error}"
             _log.error("%s", reason)
-            # They come again, because the broker closes the connection; then they are set aside.
-            self._refused |= {message.message_id: reason for message in messages}
+            # They come again, as the connection is closed; then each is settled alone.
+            for message in messages:
+                times = self._refused[message.message_id].times if message.message_id in self._refused else 0
+                self._refused[message.message_id] = _Refused(times + 1, reason)
+        else:
+            for message in messages:
+                self._refused.pop(message.message_id, None)
 
     def _drain(self) -> None:
         """Handle the open batches; what else was handed out goes back when we disconnect."""
@@ -249,9 +310,8 @@ def _killed_somebody(message: Message) -> bool:
 
 def _recipe_id(message: Message) -> str | None:
     try:
-        environment = parse_json(message.body).get("environment")
-        return str(environment["ID"])
-    except (MalformedMessage, AttributeError, TypeError, KeyError):
+        return Envelope.parse(message.body).recipe_id
+    except MalformedMessage:
         return None
 
 

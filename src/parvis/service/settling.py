@@ -5,10 +5,13 @@ Counts travel in headers of our own, because a STOMP broker tells nobody how oft
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from parvis.recipe.envelope import RECIPE_HEADER
 from parvis.service.base import AnyService
 from parvis.service.handling import Outcome
 from parvis.service.status import host_id
@@ -18,10 +21,14 @@ ATTEMPTS: Final = "parvis-attempts"  # unforeseen exceptions so far
 RETRIES: Final = "parvis-retries"  # retries that the service asked for so far
 CRASHES: Final = "parvis-crashes"  # processes that died of it so far, not counting the first
 
+_COUNTS: Final = (ATTEMPTS, RETRIES, CRASHES)
+
 REASON: Final = "parvis-reason"
+TRIES: Final = "parvis-tries"  # on a dead letter: how often it was tried
 TRACEBACK: Final = "parvis-traceback"
 
 _MAX_CRASHES = 2
+_MOST_DIGITS = 16
 _FIRST_DELAY = 2.0
 _LONGEST_DELAY = 300.0
 _MOST_DOUBLINGS = 16
@@ -38,13 +45,21 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
     service.log.error("set aside as a dead letter: %s", outcome.reason)
     if outcome.trace:
         service.log.error("%s", outcome.trace)
-    return [*outcome.sends, transport.dead_letter(message, _dead_letter_headers(service, message, outcome))]
+    # Without our counts: a message that somebody sends in again is to begin anew.
+    headers = {name: value for name, value in message.headers.items() if name not in _COUNTS}
+    letter = replace(message, headers=headers)
+    return [*outcome.sends, transport.dead_letter(letter, _dead_letter_headers(service, message, outcome))]
+
+
+def bare_dead_letter(transport: Transport, message: Message, reason: str) -> Send:
+    """Return what makes a message a dead letter with no headers but the reason and what it needs."""
+    kept = {name: value for name, value in message.headers.items() if name in (RECIPE_HEADER, "destination")}
+    return transport.dead_letter(replace(message, headers=kept), {REASON: reason[:500]})
 
 
 def count(message: Message, header: str) -> int:
     """Read one of our counts; whatever is not a number counts as none."""
-    value = message.headers.get(header, "")
-    return int(value) if value.isdecimal() and len(value) < 6 else 0
+    return _number(message, header) or 0
 
 
 def _again(service: AnyService, message: Message, outcome: Outcome) -> Send | None:
@@ -62,8 +77,25 @@ def _again(service: AnyService, message: Message, outcome: Outcome) -> Send | No
         return None
     first = outcome.after if outcome.after is not None else _FIRST_DELAY
     delay = min(first * 2 ** min(so_far, _MOST_DOUBLINGS), max(_LONGEST_DELAY, first))
-    headers = own_headers(message.headers) | {header: str(so_far + 1)}
-    return Send(message.destination, message.body, headers, delay=delay)
+    return Send(
+        message.destination,
+        message.body,
+        own_headers(message.headers) | {header: str(so_far + 1)},
+        delay=delay,
+        priority=_number(message, "priority"),
+        expiration=_remaining(message),
+    )
+
+
+def _number(message: Message, header: str) -> int | None:
+    value = message.headers.get(header, "")
+    return int(value) if value.isdecimal() and len(value) < _MOST_DIGITS else None
+
+
+def _remaining(message: Message) -> float | None:
+    """Seconds until the message is worthless, if ever."""
+    expires = _number(message, "expires")
+    return max(0.001, expires / 1000 - time.time()) if expires else None
 
 
 def _dead_letter_headers(service: AnyService, message: Message, outcome: Outcome) -> dict[str, str]:
@@ -79,7 +111,7 @@ def _dead_letter_headers(service: AnyService, message: Message, outcome: Outcome
         "parvis-service": service.name,
         "parvis-host": host_id(),
         "parvis-time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        ATTEMPTS: str(count(message, ATTEMPTS) + 1),
+        TRIES: str(1 + sum(count(message, header) for header in _COUNTS)),
     }
     if outcome.trace:
         headers[TRACEBACK] = outcome.trace

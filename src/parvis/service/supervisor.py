@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ class _Supervised:
         self.started = 0.0
         self.start_at = 0.0
         self.pause = _FIRST_PAUSE
+        self.is_over = False
 
     def start(self, environment: Mapping[str, str], log_directory: Path | None) -> None:
         self.started = time.monotonic()
@@ -62,7 +62,7 @@ class _Supervised:
 
 
 class Supervisor:
-    """Keeps processes running until told to stop.
+    """Keeps processes running until told to stop; one that ends with exit code 0 was told to itself.
 
     Args:
         commands: Pairs of a name for people and the command, as a list of arguments; one process each.
@@ -79,19 +79,19 @@ class Supervisor:
         self._log_directory = log_directory
         self._supervised = [_Supervised(name, command) for name, command in commands]
         self._environment = os.environ | {SUPERVISOR: str(os.getpid())} | dict(environment or {})
-        self._stopping = threading.Event()
+        self._stopping = False
 
     def stop(self) -> None:
-        """Ask for the end."""
-        self._stopping.set()
+        """Ask for the end. May be called from a signal handler, so it takes no lock."""
+        self._stopping = True
 
     def run(self) -> None:
-        """Run until `stop` is called, then stop all processes and return when they have ended."""
+        """Run until `stop` is called or all processes have ended well, then stop those that are left."""
         try:
-            while not self._stopping.is_set():
+            while not self._stopping and not all(one.is_over for one in self._supervised):
                 for supervised in self._supervised:
                     self._look_after(supervised)
-                self._stopping.wait(_TICK)
+                time.sleep(_TICK)
         finally:
             self._stop_all()
 
@@ -103,10 +103,13 @@ class Supervisor:
 
     def _look_after(self, supervised: _Supervised) -> None:
         code = supervised.note_end()
-        if code is not None:
+        if code == 0:
+            _log.info("%s has ended", supervised.name)
+            supervised.is_over = True
+        elif code is not None:
             what = f"ended with exit code {code}" if code >= 0 else f"was ended by signal {-code}"
             _log.warning("%s %s; starting it again", supervised.name, what)
-        if supervised.process is None and time.monotonic() >= supervised.start_at:
+        if supervised.process is None and not supervised.is_over and time.monotonic() >= supervised.start_at:
             supervised.start(self._environment, self._log_directory)
 
     def _stop_all(self) -> None:

@@ -233,5 +233,14 @@ class Transport(ABC):
         """Send without waiting: for status broadcasts and the like, lost if there is no connection."""
 
     @abstractmethod
+    def refuse(self, message: Message, timeout: float = 60) -> None:
+        """Have the broker deal with a message as with one that nobody wants (NACK), without a word why.
+
+        For what cannot even be sent to the dead letters. It must be the oldest that is not acknowledged.
+
+        Raises: as `commit`.
+        """
+
+    @abstractmethod
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
         """Return what sends `message` to the dead-letter queue of its queue, with `headers` added."""

@@ -196,6 +196,16 @@ class StompTransport(Transport):
                     raise
         self._settle(connection, receipt, deadline - time.monotonic(), bool(acknowledge))
 
+    def refuse(self, message: Message, timeout: float = 60) -> None:
+        self._keeper.forbid_callback()
+        connection = self._keeper.wait(0)
+        receipt = Receipt(connection.next_number())
+        frame = Frame("NACK", {"id": message.token, "receipt": receipt.number})
+        with self._keeper.changed:
+            self._claim([message])
+            connection.write(encode(frame), receipt)
+        self._settle(connection, receipt, timeout, acknowledges=True)
+
     def post(self, send: Send) -> None:
         frame = send_frame(send, self.namespace)
         frame.headers["receipt"] = _POSTED

@@ -11,6 +11,9 @@ from parvis.transport.base import BrokerRefused, Disconnected
 from parvis.transport.stomp_connection import Connection, error_text
 from parvis.transport.stomp_frames import Frame, Parser, ProtocolError, encode
 
+_LARGEST_HEAD = 16 * 1024 * 1024
+_MOST_HEADERS = 10_000
+
 
 def open_connection(
     host: str,
@@ -43,7 +46,8 @@ def open_connection(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if tls is not None:
                 sock = on_failure.enter_context(tls.wrap_socket(sock, server_hostname=host))
-            parser = Parser()
+            # Wide limits: a broker may pass on what another broker, with limits of its own, has accepted.
+            parser = Parser(max_head=_LARGEST_HEAD, max_headers=_MOST_HEADERS)
             beat = round(heartbeat * 1000)
             login = {"accept-version": "1.2", "host": host, "heart-beat": f"{beat},{beat}"}
             login |= {"login": username, "passcode": password} if username else {}

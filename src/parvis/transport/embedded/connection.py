@@ -20,6 +20,10 @@ _CONNECT_TIMEOUT: Final = 30.0
 _GOODBYE_TIMEOUT: Final = 2.0
 
 
+_LARGEST_HEAD: Final = 48 * 1024
+_MOST_HEADERS: Final = 400
+
+
 class Hub(Protocol):
     """What a connection needs from the broker."""
 
@@ -49,7 +53,10 @@ class Connection(asyncio.BufferedProtocol):
         self.session = Session(hub.destinations, self.write)
         self._hub = hub
         self._loop = asyncio.get_running_loop()
-        self._parser = Parser(max_body=hub.destinations.settings.max_body)
+        # Below what clients take by default: a message goes out with more headers than it came in with.
+        self._parser = Parser(
+            max_head=_LARGEST_HEAD, max_headers=_MOST_HEADERS, max_body=hub.destinations.settings.max_body
+        )
         self._memory = memoryview(bytearray(READ_SIZE))
         self._output: list[bytes] = []
         self._waiting = 0  # bytes of output that the transport does not have yet
