@@ -94,8 +94,9 @@ def test_sources_of_virtual_datasets_do_not_lead_out(
 def test_sources_of_sources_do_not_lead_out(data: Path, secret: Path) -> None:
     half = (2, SHAPE[0] // 2, SHAPE[1])
     write_images(secret, counts(2, shape=half[1:]))
-    virtual(data / "between.h5", (str(secret), half))
-    path = virtual(data / "x.h5", ("between.h5", (2, *SHAPE)))
+    virtual(data / "third.h5", (str(secret), half))
+    virtual(data / "second.h5", ("third.h5", (2, *SHAPE)))
+    path = virtual(data / "first.h5", ("second.h5", (2, *SHAPE)))
     open_image(path)
     with pytest.raises(ForbiddenImageError, match="outside the directories that the site allows"):
         open_at_site(path, data)
