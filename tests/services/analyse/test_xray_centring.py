@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from parvis.config import Config
 from parvis.service.testing import Run, run
 from parvis_services.analyse.xray_centring import XRayCentring
 
@@ -160,7 +163,11 @@ def test_the_first_of_a_pair_is_reported_at_once_where_the_experiment_does_not_w
         ({"file-number": "one", "n_spots_total": 1}, GRID, "file-number 'one'"),
         (image(1, 1), GRID | {"steps_x": 0}, "steps_x"),
         (image(1, 1), GRID | {"orientation": "diagonal"}, "orientation"),
+        (image(1, 1), GRID | {"dx_mm": "nan"}, "gridinfo.dx_mm 'nan'"),
+        (image(1, 1), GRID | {"micronsPerPixelX": "inf"}, "gridinfo.micronsPerPixelX 'inf'"),
+        (image(1, 1), GRID | {"steps_x": 10**6, "steps_y": 10**6}, "1000000 x 1000000"),
         (image(1, 1), {}, "no grid"),
+        (image(1, 2**60), GRID, "n_spots_total"),
         ([1, 2], GRID, "payload"),
     ],
 )
@@ -180,3 +187,127 @@ def test_a_scan_of_a_single_image_needs_no_centre() -> None:
     done = centre([image(1, 5)], grid={}, comment="Diffraction grid scan of 1 by 1 images, Top left [1,2]")
     assert done.outcome.result == "done"
     assert done.everything == []
+
+
+def piece(counts: Sequence[int], last_arrival: float, **more: Any) -> dict[str, Any]:
+    """A checkpoint that knows the first images of a grid."""
+    status = {"images": list(range(len(counts))), "counts": list(counts), "last-arrival": last_arrival}
+    return {"xray-centring-status": status | more}
+
+
+def test_an_image_without_a_grid_leaves_the_others_together() -> None:
+    stray = image(1, 1) | {"parameters": {"gridinfo": None, "dcid": 2}}
+    done = centre([*images(COUNTS)[:5], stray, *images(COUNTS)[5:9]])
+    assert [outcome.result for outcome in done.outcomes] == ["done"] * 5 + ["reject"] + ["done"] * 4
+    (checkpoint,) = done.checkpoints
+    assert len(checkpoint.payload["xray-centring-status"]["images"]) == 9
+
+
+def test_what_a_message_says_of_its_grid_stays_with_what_is_known_of_it() -> None:
+    payloads = [payload | {"parameters": {"dcid": 5}} for payload in images(COUNTS)[:4]]
+    (checkpoint,) = centre(payloads).checkpoints
+    assert checkpoint.payload["parameters"] == {"dcid": 5}
+
+
+def test_a_grid_whose_file_cannot_be_written_is_tried_again_as_one_message(tmp_path: Path) -> None:
+    (tmp_path / "full").write_text("a file where the directory should be")
+    output = tmp_path / "full" / "centre.json"
+    (checkpoint,) = centre(images(COUNTS), output=str(output)).everything
+    again = centre([checkpoint.payload], output=str(output))
+    assert (again.outcome.result, again.everything) == ("retry", [])
+    assert str(output) in again.outcome.reason
+    (tmp_path / "full").unlink()
+    assert only_result(centre([checkpoint.payload], output=str(output)))["best_image"] == 6
+    assert json.loads(output.read_text())["best_image"] == 6
+
+
+def test_a_grid_that_cannot_be_reported_does_not_spoil_its_batch(tmp_path: Path) -> None:
+    bad = piece(COUNTS, time.time()) | {"parameters": {"dcid": 2, "output": "{unfilled}"}}
+    done = centre([*images(COUNTS)[:9], bad, images(COUNTS)[9]])
+    assert [outcome.result for outcome in done.outcomes] == ["done"] * 9 + ["reject", "done"]
+    assert only_result(done)["best_image"] == 6
+
+
+def test_a_text_that_cannot_be_written_holds_nothing_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "centre.json"
+    for log in (str(tmp_path), "{ispyb_results_directory}/centre.txt"):
+        with caplog.at_level(logging.WARNING):
+            assert only_result(centre(images(COUNTS), output=str(output), log=log))["best_image"] == 6
+        assert "cannot write the results as text" in caplog.text
+        caplog.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["centre.json"]
+
+
+@pytest.mark.parametrize("is_directory", [False, True])
+def test_a_link_never_takes_the_place_of_something_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, is_directory: bool
+) -> None:
+    taken = tmp_path / "latest"
+    taken.mkdir() if is_directory else taken.write_text("precious")
+    output = tmp_path / "results" / "centre.json"
+    with caplog.at_level(logging.WARNING):
+        only_result(centre(images(COUNTS), output=str(output), results_symlink="latest"))
+    assert str(taken) in caplog.text
+    assert taken.is_dir() if is_directory else taken.read_text() == "precious"
+    assert {path.name for path in tmp_path.iterdir()} == {"latest", "results"}
+
+
+def test_an_earlier_link_is_moved_on(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        centre(images(COUNTS), output=str(tmp_path / name / "centre.json"), results_symlink="latest")
+        assert (tmp_path / "latest").resolve() == tmp_path / name
+
+
+def test_no_link_is_made_where_the_site_allows_no_path(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    allowed = tmp_path / "allowed"
+    config = Config(storage={"parvis.allowed_directories": [str(allowed)]})
+    parameters = {"dcid": 1, "output": str(allowed / "centre.json"), "results_symlink": "latest"}
+    with caplog.at_level(logging.WARNING):
+        done = run(
+            XRayCentring, *images(COUNTS), node={"gridinfo": GRID}, parameters=parameters, config=config
+        )
+    assert only_result(done)["best_image"] == 6
+    assert "parvis.allowed_directories" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["allowed"]
+
+
+def test_a_complete_scan_whose_partner_never_came_gives_its_own_centre() -> None:
+    for partners in ([], [2]):
+        old = centre([piece(COUNTS, 1000.0)], experiment_type="Mesh3D", dcg_dcids=partners)
+        assert only_result(old)["best_image"] == 6
+        assert [sent.output for sent in old.everything] == ["success"]
+
+
+def test_a_scan_waits_while_images_of_its_partner_come() -> None:
+    partner = image(1, 5) | {"parameters": {"dcid": 2, "dcg_dcids": [1]}}
+    done = centre([piece(COUNTS, 1000.0), partner], experiment_type="Mesh3D")
+    assert [sent.output for sent in done.everything] == ["checkpoint", "checkpoint"]
+
+
+def test_two_scans_put_back_after_a_long_time_still_find_each_other() -> None:
+    pair = [
+        piece(COUNTS, 1000.0) | {"parameters": {"dcid": dcid, "dcg_dcids": [15 - dcid]}} for dcid in (7, 8)
+    ]
+    (success,) = centre(pair, experiment_type="Mesh3D").sent("success")
+    assert success["type"] == "3d"
+
+
+def test_a_time_in_the_future_keeps_no_grid_for_ever() -> None:
+    (checkpoint,) = centre([piece([1, 2], 1e15)]).checkpoints
+    assert checkpoint.payload["xray-centring-status"]["last-arrival"] <= time.time()
+
+
+def test_more_grids_than_fit_in_a_batch_pause_before_they_come_round_again() -> None:
+    class Small(XRayCentring):
+        batch_size = 3
+
+    waiting = [piece([1, 2], time.time()) | {"parameters": {"dcid": dcid}} for dcid in range(3)]
+    old = run(Small, *waiting, node={"gridinfo": GRID})
+    assert [sent.delay for sent in old.checkpoints] == [Small.batch_wait] * 3
+    fresh = image(3, 1) | {"parameters": {"dcid": 3}}
+    new = run(Small, *waiting[:2], fresh, node={"gridinfo": GRID})
+    assert [sent.delay for sent in new.checkpoints] == [0] * 3
