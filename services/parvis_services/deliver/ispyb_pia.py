@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from parvis.service.base import BatchService, Reject, Retry, Step
 from parvis.service.contract import Model
-from parvis_services.ispyb.errors import DatabaseUnavailable, IspybError
+from parvis_services.ispyb.errors import (
+    BadImageResult,
+    BadParameter,
+    DatabaseError,
+    IspybError,
+    MissingDataCollections,
+)
 from parvis_services.messages import ImageSeen
 
 if TYPE_CHECKING:
     from parvis_services.ispyb.database import Database
+    from parvis_services.ispyb.image_quality import ImageQuality
 
 
 class ImageQualityResult(ImageSeen):
@@ -22,6 +29,14 @@ class ImageQualityResult(ImageSeen):
     file: str = ""
     n_spots_total: int | None = None
     dozor_score: float | None = None
+
+    @model_validator(mode="after")
+    def _says_something_of_an_image(self) -> ImageQualityResult:
+        if self.n_spots_total is None and self.dozor_score is None:
+            raise ValueError("n_spots_total or dozor_score must say how good the image is")
+        if self.image_number is None:
+            raise ValueError("file-pattern-index or file-number must say which image it is")
+        return self
 
 
 class ImageQualityParameters(Model):
@@ -32,6 +47,9 @@ class ImageQualityParameters(Model):
     """
 
     dcid: int = Field(ge=1)
+
+
+_Item: TypeAlias = "tuple[ImageQuality, Step[ImageQualityParameters]]"
 
 
 class ISPyBPIA(BatchService[ImageQualityResult, ImageQualityParameters]):
@@ -67,19 +85,48 @@ class ISPyBPIA(BatchService[ImageQualityResult, ImageQualityParameters]):
 
     def process_batch(self, batch: Sequence[tuple[ImageQualityResult, Step[ImageQualityParameters]]]) -> None:
         """Store the results."""
-        from parvis_services.ispyb.image_quality import ImageQuality, store_image_results
+        from parvis_services.ispyb.image_quality import ImageQuality
+
+        items: list[_Item] = []
+        for payload, step in batch:
+            try:
+                items.append((ImageQuality.from_result(step.parameters.dcid, payload.model_dump()), step))
+            except (BadImageResult, BadParameter) as error:
+                step.fail(Reject(str(error)))
+        try:
+            self._store(items)
+        except DatabaseError:
+            # A table may be missing or the disk full, which passes. Or it may be what a single message says.
+            self._store_one_by_one(items)
+        except IspybError as error:
+            _try_again(items, error)
+
+    def _store(self, items: Sequence[_Item]) -> None:
+        from parvis_services.ispyb.image_quality import store_image_results
 
         try:
-            rows = [
-                ImageQuality.from_result(step.parameters.dcid, payload.model_dump())
-                for payload, step in batch
-            ]
-            stored = store_image_results(self._database, rows)
-        except DatabaseUnavailable as error:
-            raise Retry(str(error)) from error
-        except IspybError as error:
-            raise Reject(str(error)) from error
+            stored = store_image_results(self._database, [row for row, _ in items])
+        except MissingDataCollections as error:
+            stored = error.stored
+            for row, step in items:
+                if row.dcid in error.dcids:
+                    step.fail(Reject(f"ISPyB has no data collection {row.dcid}"))
         self.log.debug("stored the results of %d images", stored)
+
+    def _store_one_by_one(self, items: Sequence[_Item]) -> None:
+        for number, item in enumerate(items):
+            try:
+                self._store([item])
+            except DatabaseError as error:
+                _try_again([item], error)
+            except IspybError as error:
+                _try_again(items[number:], error)
+                return
+
+
+def _try_again(items: Sequence[_Item], error: IspybError) -> None:
+    for _, step in items:
+        step.fail(Retry(str(error)))
 
 
 class NoDatabase(Exception):
