@@ -135,7 +135,7 @@ class Dispatcher(Service[DispatchRequest, Anything]):
     def _come_back(
         self, message: dict[str, Any], parameters: Mapping[str, Any], step: Step[Anything]
     ) -> None:
-        """Send the message to our own queue once more, or give it up when its time is over."""
+        """Send the message to the queue it came by once more, or give it up when its time is over."""
         now = time.time()
         expiration = _number(
             parameters, "dispatcher_expiration", now + _number(parameters, "dispatcher_timeout", _TIMEOUT)
@@ -148,7 +148,7 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             if in_recipe:
                 step.checkpoint(again, delay=_NOT_READY_DELAY)
             else:
-                step.send_to_queue(Send(self.queue, dump_json(again), headers, delay=_NOT_READY_DELAY))
+                step.send_to_queue(Send(step.queue, dump_json(again), headers, delay=_NOT_READY_DELAY))
             return
         error_queue = parameters.get("dispatcher_error_queue")
         if error_queue is None:

@@ -13,7 +13,9 @@ import orjson
 import pytest
 
 from parvis.config import Config
+from parvis.service.handling import handle
 from parvis.service.testing import Run, run
+from parvis.transport.base import Message
 from parvis_services.dispatch.dispatcher import Dispatcher
 from parvis_services.ispyb.collections import set_run_status
 from parvis_services.ispyb.database import Database
@@ -209,6 +211,19 @@ def test_a_recipe_waits_for_the_end_of_its_data_collection(
     done = run(Dispatcher, again, config=config)
     assert started(done)[1]["dcid"] == str(running_collection)
     assert orjson.loads(done.outcome.sends[0].body)["environment"]["ID"] == again["parameters"]["guid"]
+
+
+def test_a_request_comes_back_to_the_queue_it_came_by(
+    config: Config, recipes: Path, running_collection: int
+) -> None:
+    parameters = {"ispyb_dcid": running_collection, "ispyb_wait_for_runstatus": 1}
+    body = orjson.dumps({"recipes": ["mine"], "parameters": parameters})
+    dispatcher = Dispatcher(config)
+    dispatcher.start()
+    outcome = handle(dispatcher, Message("queue.of.a.trial", body, {}, message_id="1", subscription=1))
+    dispatcher.stop()
+    (send,) = outcome.sends
+    assert (send.destination, send.delay) == ("queue.of.a.trial", 2)
 
 
 def test_a_data_collection_that_does_not_end_in_time_is_given_up(
