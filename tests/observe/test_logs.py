@@ -80,6 +80,60 @@ def test_json_lines_carry_all_fields():
     assert record["time"].endswith("Z")
 
 
+FORGED = "x.cbf\n12:00:00.000 ERROR    Dispatcher       -        all is lost"
+
+
+def test_a_message_cannot_pass_for_another_record():
+    out = logged(Config())
+    log = logging.getLogger(LOGGER)
+    with recipe_context("a\nb\x1b[2J"):
+        log.info("no such file: %s", FORGED)
+        log.info("second")
+    first, rest, second = out.getvalue().splitlines()
+    assert first.endswith(r"a\nb\x1b[2J no such file: x.cbf")
+    assert rest == "    | 12:00:00.000 ERROR    Dispatcher       -        all is lost"
+    assert second.endswith("second")
+
+
+@pytest.mark.parametrize(
+    ("character", "shown"),
+    [
+        ("\x1b", r"\x1b"),
+        ("\r", r"\r"),
+        ("\x0b", r"\x0b"),
+        ("\x7f", r"\x7f"),
+        ("\x9b", r"\x9b"),
+        ("\x85", r"\x85"),
+        ("\u2028", r"\u2028"),
+        ("\u202e", r"\u202e"),
+    ],
+)
+def test_control_characters_are_written_out(character: str, shown: str):
+    out = logged(Config())
+    logging.getLogger(LOGGER).info("a%sb", character)
+    try:
+        raise ValueError(f"c{character}d")
+    except ValueError:
+        logging.getLogger(LOGGER).exception("failed")
+    logging.getLogger(LOGGER).info("3.5 \u00c5\tüß")
+    assert character not in out.getvalue()
+    assert f"a{shown}b" in out.getvalue()
+    assert f"c{shown}d" in out.getvalue()
+    assert "3.5 \u00c5\tüß" in out.getvalue()
+
+
+def test_a_traceback_stays_readable():
+    out = logged(Config())
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger(LOGGER).exception("failed")
+    lines = out.getvalue().splitlines()
+    assert lines[0].endswith("failed")
+    assert lines[1] == "    | Traceback (most recent call last):"
+    assert all(line.startswith("    | ") for line in lines[1:])
+
+
 def test_contexts_nest_end_and_stay_in_their_thread():
     out = logged(Config(log_format="json"))
     log = logging.getLogger(LOGGER)

@@ -134,8 +134,23 @@ def wants_colour(stream: TextIO) -> bool:
 _COLOURS = {logging.DEBUG: "2", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
 
 
+# Everything that moves the cursor, changes colours or makes text look like other text: control characters,
+# line and paragraph separators, and what turns the direction of writing. A message may come from anybody.
+_UNSAFE = {
+    code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x061C, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+    if chr(code) not in "\n\t"
+} | {ord("\r"): "\\r"}
+_UNSAFE_IN_LINE = _UNSAFE | {ord("\n"): "\\n", ord("\t"): "\\t"}
+_CONTINUATION = "\n    | "
+
+
 class ConsoleFormatter(logging.Formatter):
-    """One line a record: time, level, service, first letters of the recipe ID, message."""
+    """One line a record: time, level, service, first letters of the recipe ID, message.
+
+    Further lines of a message or a traceback are marked, so that none passes for a record of its own, and
+    control characters are written out.
+    """
 
     def __init__(self, *, colour: bool) -> None:
         super().__init__()
@@ -143,11 +158,13 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        recipe = str(record.__dict__.get("recipe_ID", "-"))[:8]
-        head = f"{clock}.{int(record.msecs):03d} {record.levelname:<8} {service_of(record):<16} {recipe:<8}"
+        recipe = str(record.__dict__.get("recipe_ID", "-"))[:8].translate(_UNSAFE_IN_LINE)
+        service = service_of(record).translate(_UNSAFE_IN_LINE)
+        head = f"{clock}.{int(record.msecs):03d} {record.levelname:<8} {service:<16} {recipe:<8}"
         body = record.getMessage()
         if record.exc_info or record.exc_text:
             body = f"{body}\n{record.exc_text or self.formatException(record.exc_info or (None, None, None))}"
+        body = body.rstrip("\n").translate(_UNSAFE).replace("\n", _CONTINUATION)
         if not self._colour:
             return f"{head} {body}"
         colour = _COLOURS.get(record.levelno, "")
