@@ -22,6 +22,7 @@ from parvis_services.paths import PathNotAllowed, allowed_path
 from parvis_services.xray.centring import Wells, box_size_px, centre_2d, centre_3d, multipin
 
 _FORGET_AFTER = 15 * 60.0  # seconds without a new image after which a grid scan is given up
+_MOST_VOXELS = 5_000_000  # which takes about a gigabyte if all of them belong to one region
 
 
 class CentringResult(Model):
@@ -40,8 +41,8 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
     which becomes part of the next batch. So a grid may be of any size, and nothing is lost or counted twice
     when an instance dies.
 
-    A grid that is complete but cannot be reported is put together in one message, too, and that message is
-    tried again or set aside: the dead letter holds the whole grid.
+    A grid that is complete is put together in one message, too, and reported from it. So whatever goes wrong
+    then goes wrong with one message, which is tried again or set aside: the dead letter holds the whole grid.
     """
 
     name: ClassVar[str] = "XRayCentring"
@@ -86,17 +87,28 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
             for each in together:
                 each.is_settled = True
             try:
-                if partner:
+                if partner and not self._put_together(together):
                     self._report_3d(*sorted(together, key=lambda each: each.dcid))
-                else:
+                elif not partner:
                     self._settle(grid, grids.is_idle(grid, time.time() - _FORGET_AFTER), pause)
             except Exception as error:  # noqa: BLE001 - one grid must not spoil the others
-                self._set_aside(together, error)
+                for each in together:
+                    each.fail(error)
+
+    def _put_together(self, grids: Sequence[OpenGrid]) -> bool:
+        """Have each grid that is to be reported be one message; return whether they were more."""
+        if all(len(grid.messages) == 1 for grid in grids):
+            return False
+        for grid in grids:
+            grid.checkpoint()
+        return True
 
     def _settle(self, grid: OpenGrid, is_idle: bool, pause: float) -> None:
         """Decide what becomes of a grid scan that stands alone; if it is kept, it comes after a pause."""
         scan = grid.scan
         if scan.is_complete and not scan.reported and (is_idle or not grid.waits):
+            if self._put_together([grid]):
+                return
             self._report_2d(grid)
             if is_idle or len(grid.parameters.group) != 2:
                 return
@@ -117,21 +129,6 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
         )
         grid.step.send("abort", {})
 
-    def _set_aside(self, grids: Sequence[OpenGrid], error: Exception) -> None:
-        """Have grids that cannot be reported end with `error`, as one message each.
-
-        What consists of several messages is put together first and tried once more: only a single message
-        counts its attempts rightly, and is one dead letter.
-        """
-        if any(len(grid.messages) > 1 for grid in grids):
-            self.log.warning("cannot report data collections %s: %s", [grid.dcid for grid in grids], error)
-            with contextlib.suppress(Exception):  # what cannot be sent at all is failed as it is
-                for grid in grids:
-                    grid.checkpoint()
-                return
-        for grid in grids:
-            grid.fail(error)
-
     def _report_2d(self, grid: OpenGrid) -> None:
         info, parameters = grid.info, grid.parameters
         with _rejecting(f"data collection {grid.dcid}"):
@@ -148,7 +145,11 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
     def _report_3d(self, first: OpenGrid, second: OpenGrid) -> None:
         """Report two perpendicular scans, in order of their data collections, by way of the second."""
         parameters = second.parameters
-        with _rejecting(f"data collections {first.dcid} and {second.dcid}"):
+        what = f"data collections {first.dcid} and {second.dcid}"
+        voxels = first.scan.size * second.grid.steps_y
+        if voxels > _MOST_VOXELS:
+            raise Reject(f"{what}: {voxels} voxels are more than {_MOST_VOXELS}")
+        with _rejecting(what):
             wells = _wells(parameters, second.info)
             results = centre_3d(
                 first.grid.arrange(first.scan.sequence()),

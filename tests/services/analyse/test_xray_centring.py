@@ -43,6 +43,13 @@ def centre(payloads: Sequence[Any], grid: Any = GRID, **parameters: Any) -> Run:
     return run(XRayCentring, *payloads, node={"gridinfo": grid}, parameters={"dcid": 1} | parameters)
 
 
+def report(payloads: Sequence[Any], grid: Any = GRID, **parameters: Any) -> Run:
+    """What comes of complete grids: they are put together first, and reported from that."""
+    together = centre(payloads, grid, **parameters)
+    assert together.sent("success") == []
+    return centre([checkpoint.payload for checkpoint in together.checkpoints], grid, **parameters)
+
+
 def only_result(done: Run) -> dict[str, Any]:
     (success,) = done.sent("success")
     assert success["status"] == "success"
@@ -51,7 +58,7 @@ def only_result(done: Run) -> dict[str, Any]:
 
 
 def test_a_complete_grid_gives_its_centre() -> None:
-    result = only_result(centre(images(COUNTS)))
+    result = only_result(report(images(COUNTS)))
     assert result["centre_of_mass"] == [0.5, 5.5]
     assert result["best_image"] == 6
     assert result["n_voxels"] == 5
@@ -63,7 +70,7 @@ def test_a_complete_grid_gives_its_centre() -> None:
 def test_images_may_come_in_any_order() -> None:
     shuffled = images(COUNTS)
     random.Random(1).shuffle(shuffled)
-    assert only_result(centre(shuffled))["best_image"] == 6
+    assert only_result(report(shuffled))["best_image"] == 6
 
 
 def test_an_image_that_comes_twice_does_not_complete_the_grid() -> None:
@@ -77,29 +84,24 @@ def test_an_image_that_comes_twice_does_not_complete_the_grid() -> None:
 def test_what_is_known_of_a_grid_is_put_together_from_checkpoints() -> None:
     first = centre(images(COUNTS)[:4]).checkpoints[0].payload
     second = centre(images(COUNTS)[3:8]).checkpoints[0].payload
-    result = only_result(centre([first, second, *images(COUNTS)[8:]]))
+    result = only_result(report([first, second, *images(COUNTS)[8:]]))
     assert result["centre_of_mass"] == [0.5, 5.5]
 
 
 def test_images_outside_the_grid_are_ignored() -> None:
-    assert only_result(centre([image(11, 500), image(400, 3), *images(COUNTS)]))["best_image"] == 6
+    assert only_result(report([image(11, 500), image(400, 3), *images(COUNTS)]))["best_image"] == 6
 
 
 def test_two_grids_in_one_batch_do_not_mix() -> None:
-    service = XRayCentring
     mixed = [payload for pair in zip(images(COUNTS), images(COUNTS[::-1]), strict=True) for payload in pair]
-    done = run(
-        service,
-        *[payload | {"parameters": {"dcid": 1 + index % 2}} for index, payload in enumerate(mixed)],
-        node={"gridinfo": GRID},
-    )
-    assert [success["results"][0]["best_image"] for success in done.sent("success")] == [6, 5]
+    done = report([payload | {"parameters": {"dcid": 1 + index % 2}} for index, payload in enumerate(mixed)])
+    assert sorted(success["results"][0]["best_image"] for success in done.sent("success")) == [5, 6]
 
 
 def test_the_result_is_written_as_json_and_as_text_and_linked(tmp_path: Path) -> None:
     output = tmp_path / "guid" / "xray-centering" / "Dials5AResults.json"
     log = output.with_name("log.txt")
-    centre(images(COUNTS), output=str(output), log=str(log), results_symlink="xray-centring-latest")
+    report(images(COUNTS), output=str(output), log=str(log), results_symlink="xray-centring-latest")
     written = json.loads(output.read_text())
     assert written["status"] == "ok"
     assert {"centre_x", "centre_y", "centre_x_box", "centre_y_box"} <= written.keys()
@@ -109,7 +111,7 @@ def test_the_result_is_written_as_json_and_as_text_and_linked(tmp_path: Path) ->
 
 
 def test_a_grid_without_diffraction_says_so() -> None:
-    result = only_result(centre(images([0] * 10)))
+    result = only_result(report(images([0] * 10)))
     assert result["status"] == "fail"
     assert result["message"] == "No good images found"
 
@@ -130,9 +132,7 @@ def pair_of_scans(experiment_type: str, known: Sequence[int]) -> Run:
         for dcid in known
         for payload in images(counts[dcid])
     ]
-    return run(
-        XRayCentring, *payloads, node={"gridinfo": grid}, parameters={"experiment_type": experiment_type}
-    )
+    return report(payloads, grid, experiment_type=experiment_type)
 
 
 def test_a_pair_of_scans_gives_a_centre_in_three_dimensions() -> None:
@@ -179,8 +179,9 @@ def test_bad_input_is_rejected_with_what_is_wrong(payload: Any, grid: Any, compl
 
 def test_a_bad_message_does_not_spoil_its_batch() -> None:
     done = centre([{"file-number": 1}, *images(COUNTS)])
-    assert done.outcomes[0].result == "reject"
-    assert only_result(done)["best_image"] == 6
+    assert [outcome.result for outcome in done.outcomes] == ["reject"] + ["done"] * 10
+    (checkpoint,) = done.checkpoints
+    assert only_result(centre([checkpoint.payload]))["best_image"] == 6
 
 
 def test_a_scan_of_a_single_image_needs_no_centre() -> None:
@@ -221,11 +222,12 @@ def test_a_grid_whose_file_cannot_be_written_is_tried_again_as_one_message(tmp_p
     assert json.loads(output.read_text())["best_image"] == 6
 
 
-def test_a_grid_that_cannot_be_reported_does_not_spoil_its_batch(tmp_path: Path) -> None:
+def test_a_grid_that_cannot_be_reported_does_not_spoil_its_batch() -> None:
     bad = piece(COUNTS, time.time()) | {"parameters": {"dcid": 2, "output": "{unfilled}"}}
-    done = centre([*images(COUNTS)[:9], bad, images(COUNTS)[9]])
-    assert [outcome.result for outcome in done.outcomes] == ["done"] * 9 + ["reject", "done"]
+    done = centre([bad, image(1, 1) | {"parameters": {"dcid": 3}}, piece(COUNTS, time.time())])
+    assert [outcome.result for outcome in done.outcomes] == ["reject", "done", "done"]
     assert only_result(done)["best_image"] == 6
+    assert len(done.checkpoints) == 1
 
 
 def test_a_text_that_cannot_be_written_holds_nothing_back(
@@ -234,7 +236,7 @@ def test_a_text_that_cannot_be_written_holds_nothing_back(
     output = tmp_path / "centre.json"
     for log in (str(tmp_path), "{ispyb_results_directory}/centre.txt"):
         with caplog.at_level(logging.WARNING):
-            assert only_result(centre(images(COUNTS), output=str(output), log=log))["best_image"] == 6
+            assert only_result(report(images(COUNTS), output=str(output), log=log))["best_image"] == 6
         assert "cannot write the results as text" in caplog.text
         caplog.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["centre.json"]
@@ -248,7 +250,7 @@ def test_a_link_never_takes_the_place_of_something_else(
     taken.mkdir() if is_directory else taken.write_text("precious")
     output = tmp_path / "results" / "centre.json"
     with caplog.at_level(logging.WARNING):
-        only_result(centre(images(COUNTS), output=str(output), results_symlink="latest"))
+        only_result(report(images(COUNTS), output=str(output), results_symlink="latest"))
     assert str(taken) in caplog.text
     assert taken.is_dir() if is_directory else taken.read_text() == "precious"
     assert {path.name for path in tmp_path.iterdir()} == {"latest", "results"}
@@ -256,7 +258,7 @@ def test_a_link_never_takes_the_place_of_something_else(
 
 def test_an_earlier_link_is_moved_on(tmp_path: Path) -> None:
     for name in ("first", "second"):
-        centre(images(COUNTS), output=str(tmp_path / name / "centre.json"), results_symlink="latest")
+        report(images(COUNTS), output=str(tmp_path / name / "centre.json"), results_symlink="latest")
         assert (tmp_path / "latest").resolve() == tmp_path / name
 
 
@@ -268,7 +270,11 @@ def test_no_link_is_made_where_the_site_allows_no_path(
     parameters = {"dcid": 1, "output": str(allowed / "centre.json"), "results_symlink": "latest"}
     with caplog.at_level(logging.WARNING):
         done = run(
-            XRayCentring, *images(COUNTS), node={"gridinfo": GRID}, parameters=parameters, config=config
+            XRayCentring,
+            piece(COUNTS, 1000.0),
+            node={"gridinfo": GRID},
+            parameters=parameters,
+            config=config,
         )
     assert only_result(done)["best_image"] == 6
     assert "parvis.allowed_directories" in caplog.text
@@ -311,3 +317,14 @@ def test_more_grids_than_fit_in_a_batch_pause_before_they_come_round_again() -> 
     fresh = image(3, 1) | {"parameters": {"dcid": 3}}
     new = run(Small, *waiting[:2], fresh, node={"gridinfo": GRID})
     assert [sent.delay for sent in new.checkpoints] == [0] * 3
+
+
+def test_scans_too_large_for_three_dimensions_are_rejected() -> None:
+    grid = GRID | {"steps_x": 1, "steps_y": 2500}
+    pair = [
+        piece([1] * 2500, 1000.0) | {"parameters": {"dcid": dcid, "dcg_dcids": [15 - dcid]}}
+        for dcid in (7, 8)
+    ]
+    done = centre(pair, grid, experiment_type="Mesh3D")
+    assert [outcome.result for outcome in done.outcomes] == ["reject", "reject"]
+    assert "6250000 voxels" in done.outcome.reason
