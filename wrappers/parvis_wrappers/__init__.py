@@ -1,1 +1,1 @@
-"""Long jobs: one module a wrapped program. None yet: a site adds its own through the entry point `parvis.wrappers`."""
+"""Long jobs: one module a wrapped program. None are part of this release."""
