@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel
 
 from parvis.config import Config
+from parvis.observe.logs import recipe_context
 from parvis.service.base import BatchService, Reject, Retry
 from parvis.service.contract import Model, Outputs
 from parvis_services.analyse.centring_files import link_beside, write_json, write_log
@@ -120,13 +121,14 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
             self._give_up(grid)
 
     def _give_up(self, grid: OpenGrid) -> None:
-        self.log.warning(
-            "data collection %d: gave up centring with %d of %d images, none new for %g minutes",
-            grid.dcid,
-            len(grid.scan.counts),
-            grid.scan.size,
-            _FORGET_AFTER / 60,
-        )
+        with recipe_context(grid.step.recipe_id):
+            self.log.warning(
+                "data collection %d: gave up centring with %d of %d images, none new for %g minutes",
+                grid.dcid,
+                len(grid.scan.counts),
+                grid.scan.size,
+                _FORGET_AFTER / 60,
+            )
         grid.step.send("abort", {})
 
     def _report_2d(self, grid: OpenGrid) -> None:
@@ -215,12 +217,13 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
             log = self.log.error
         elif latency > parameters.latency_log_warning:
             log = self.log.warning
-        log(
-            "centred data collection %d (%s) %.1f s after its last image",
-            parameters.dcid,
-            parameters.beamline or "beamline unknown",
-            latency,
-        )
+        with recipe_context(grids[-1].step.recipe_id):
+            log(
+                "centred data collection %d (%s) %.1f s after its last image",
+                parameters.dcid,
+                parameters.beamline or "beamline unknown",
+                latency,
+            )
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from parvis_services.xray.grid import Grid
 COLUMNS, ROWS = 14, 10
 BOX_UM = 20.0
 _RATE = 14.0  # images a second
+_COLLECTION = re.compile(r"(?P<prefix>.+)_(?P<number>[0-9]{1,4})_#+\..*")
 _FRAME = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]+)(?P<suffix>\.cbf(?:\.gz|\.bz2)?)")
 
 
@@ -28,6 +29,8 @@ class Plan:
     Attributes:
         grid: Its boxes.
         template: Names of the images, with a `#` for each digit of the number.
+        prefix: What the names begin with, without the number of the data collection.
+        number: Number of the data collection, where the names have one.
         first: Number of the first image.
         what: What it is, for people.
         centre: Where the crystal really is (x, y), in grid boxes, if anybody knows.
@@ -37,6 +40,8 @@ class Plan:
 
     grid: Grid
     template: str
+    prefix: str
+    number: int
     first: int
     what: str
     centre: tuple[float, float] | None
@@ -58,6 +63,8 @@ def simulated_plan(seed: int) -> Plan:
     return Plan(
         grid=grid,
         template="grid_1_#####.cbf",
+        prefix="grid",
+        number=1,
         first=1,
         what=f"a simulated crystal in a grid of {COLUMNS} x {ROWS} images",
         centre=GridScan(grid, seed=seed).mounted.centre,
@@ -79,9 +86,12 @@ def existing_plan(pattern: str, interval: float = 0.1) -> Plan:
     if not files:
         raise NoScan(f"there are no files {pattern}")
     first, template = _template(files)
+    collection = _COLLECTION.fullmatch(template)
     return Plan(
         grid=Grid(len(files), 1),
         template=template,
+        prefix=collection["prefix"] if collection else template.partition("#")[0].rstrip("_-."),
+        number=int(collection["number"]) if collection else 1,
         first=first,
         what=f"{len(files)} frames, {files[0].name} to {files[-1].name}",
         centre=None,

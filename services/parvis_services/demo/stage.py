@@ -177,6 +177,8 @@ def _fill_database(url: str, plan: Plan, images: Path) -> int:
         template=plan.template,
         images=plan.grid.size,
         first=plan.first,
+        number=plan.number,
+        more={"imagePrefix": plan.prefix},
     )
     collections.create_grid(
         database,

@@ -157,7 +157,12 @@ class _Sheet:
         if math.isnan(fraction):
             return " "
         shades = ASCII_SHADES if self.ascii_only else SHADES
-        return shades[min(len(shades) - 1, int(fraction * len(shades)))]
+        # The first shade is for none at all: few spots must not look like none.
+        return (
+            shades[0]
+            if fraction <= 0
+            else shades[min(len(shades) - 1, 1 + int(fraction * (len(shades) - 1)))]
+        )
 
     def key(self, largest: float, quantity: str, centre: Point | None, width: int) -> Iterator[Segment]:
         """What the colours mean, and where the centre is; as many lines as it takes."""

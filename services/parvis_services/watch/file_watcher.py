@@ -325,6 +325,5 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
                 (watch.last_seen or watch.start_time) - watch.start_time - expected, 3
             )
         shown = "".join(f", {key} {value} s" for key, value in details.items())
-        self.log.info(
-            "%d of %d %s seen%s", watch.seen, watch.source.total, watch.source.noun, shown, extra=details
-        )
+        log = self.log.info if watch.found else self.log.debug
+        log("%d of %d %s seen%s", watch.seen, watch.source.total, watch.source.noun, shown, extra=details)

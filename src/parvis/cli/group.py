@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
+# What the extras of the distribution bring.
+_EXTRAS = {
+    **dict.fromkeys(("numpy", "numba", "h5py", "hdf5plugin"), "xray"),
+    **dict.fromkeys(("sqlalchemy", "ispyb", "pymysql"), "ispyb"),
+    "PIL": "demo",
+}
+
 
 class CommandTable(click.Group):
     """A group whose commands are imported when they are needed.
@@ -104,6 +111,8 @@ def _in_one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
     if type(error).__module__.partition(".")[0] in {"parvis", "parvis_services", "parvis_wrappers"} and text:
         return text
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(str(error.name).partition(".")[0])):
+        return f"{error.name} is not installed: pip install 'parvis[{extra}]'"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return f"{type(error).__name__}: {text} (PARVIS_DEBUG=1 shows where)"

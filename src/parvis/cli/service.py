@@ -99,12 +99,17 @@ def _log_to_terminal(config: Config, debug: bool) -> None:
 
 
 def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
+    import logging
+
     from parvis.service.host import Host, stop_on_signals
     from parvis.service.registry import load_service
 
     loaded = load_service(name)
     host = Host(config.transport(), [loaded(config)], queue=queue, tag=tag)
     stop_on_signals(host)
+    logging.getLogger("parvis.host").info(
+        "connecting to the broker at %s:%d", config.stomp.host, config.stomp.port
+    )
     host.run()
 
 

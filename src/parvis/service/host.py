@@ -271,10 +271,10 @@ class Host:
         outcomes: Sequence[Outcome],
         error: Exception,
     ) -> None:
-        """Settle messages one by one, and reject the one that cannot be; nothing was written so far."""
+        """Handle the messages of a batch one by one, and reject the one that cannot be settled."""
         if len(messages) > 1:
-            for message, outcome in zip(messages, outcomes, strict=True):
-                self._settle(subscribed, [message], [outcome])
+            for message in messages:
+                self._settle(subscribed, [message], [self._handle(subscribed, message)])
         elif outcomes[0].result != "reject":
             reason = f"what came of it cannot be sent: {type(error).__name__}: {error}"
             self._settle(subscribed, messages, [Outcome("reject", reason=reason)])

@@ -38,11 +38,16 @@ def escape(kind: int, rgb: tuple[int, int, int]) -> str:
 def test_shades_lie_where_the_counts_are():
     lines = printed(terminal_heatmap(Grid(3, 2), [0, 50, 100, 0, 0, 100]))
     assert lines[0].split() == ["0", "1", "2", "3"]
-    assert lines[1] == "   0 ······▒▒▒▒▒▒██████"
-    assert lines[2] == lines[3] == "     ······▒▒▒▒▒▒██████"
+    assert lines[1] == "   0 ······▓▓▓▓▓▓██████"
+    assert lines[2] == lines[3] == "     ······▓▓▓▓▓▓██████"
     assert lines[4] == "   1 ············██████"
     assert lines[-1].split()[0] == "0"
     assert lines[-1].endswith("100 spots")
+
+
+def test_few_spots_do_not_look_like_none():
+    lines = printed(terminal_heatmap(Grid(3, 2), [0, 1, 100, 0, 0, 100]))
+    assert lines[1] == "   0 ······░░░░░░██████"
 
 
 def test_the_centre_is_marked_in_its_box():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from typing import Final, Protocol, cast
@@ -191,7 +192,8 @@ class Connection(asyncio.BufferedProtocol):
             self._finished = True
             if self._timer:
                 self._timer.cancel()
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the client has gone already
+                self._transport.write_eof()
             self._timer = self._loop.call_later(_GOODBYE_TIMEOUT, self.abort)
 
     def abort(self) -> None:

@@ -107,7 +107,7 @@ class Broker:
     def _announce(self) -> None:
         kept = sum(queue.size for queue in self.destinations.queues.values()) + self.destinations.delayed
         journal = f"journal {self.settings.journal} with {kept} messages" if self._journal else "no journal"
-        _log.info(
+        _log.debug(
             "Embedded broker at %s:%d, %s. It is for one machine; beyond that use ActiveMQ or RabbitMQ.",
             *(self.settings.host, self.port, journal),
         )
