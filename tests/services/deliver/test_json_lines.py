@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,24 +129,24 @@ def test_what_is_wrong_with_one_file_costs_the_others_nothing(
     assert "one by one" not in caplog.text
 
 
-@pytest.fixture
-def disk_almost_full() -> Iterator[None]:
-    """No file may grow beyond 100 bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+IN_A_CHILD = """
+import resource, sys
+from parvis.service.testing import run
+from parvis_services.deliver.json_lines import JSONLines
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+payloads = [{"n": number, "text": "x" * 40} for number in range(3)]
+done = run(JSONLines, *payloads, parameters={"output_filename": sys.argv[1]})
+print({outcome.result for outcome in done.outcomes})
+"""
 
 
-def test_what_did_not_fit_on_the_disk_is_not_there_twice_later(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_what_did_not_fit_on_the_disk_is_not_there_twice_later(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk, in a process of its own."""
     file = tmp_path / "results.jsonl"
     file.write_text('{"n":0}\n')
-    request.getfixturevalue("disk_almost_full")
-    payloads = [{"n": number, "text": "x" * 40} for number in range(3)]
-    done = run(JSONLines, *payloads, parameters={"output_filename": str(file)})
-    assert {outcome.result for outcome in done.outcomes} == {"retry"}
+    command = [sys.executable, "-c", IN_A_CHILD, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "{'retry'}\n"
     assert file.read_text() == '{"n":0}\n'
 
 
