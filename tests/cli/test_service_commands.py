@@ -102,6 +102,16 @@ def test_a_service_without_a_broker_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_service_that_waits_for_a_broker_can_be_stopped(tmp_path: Path) -> None:
+    with BrokerThread(port=0) as gone:
+        port = gone.port
+    log = tmp_path / "log"
+    with started(log, "service", "-s", "NotifyGDA", environment=broker_environment(port)) as process:
+        wait_until(lambda: "no broker yet" in log.read_text(), 20, "the first attempt")
+        process.terminate()
+        assert process.wait(timeout=10) == 0
+
+
 def test_a_service_that_needs_a_database_says_so(broker: BrokerThread) -> None:
     done = parvis("service", "-s", "ISPyBPIA", environment=broker_environment(broker.port))
     assert done.returncode == 1

@@ -86,6 +86,10 @@ class PerImageAnalysis(Service[ImageSeen, PIAParameters]):
     prefetch: ClassVar[int] = 2  # the next image is at hand when one is done, and others get theirs
     max_retries: ClassVar[int] = 3
 
+    def start(self) -> None:
+        """Load what analyses images: where it is missing, better say so now than of every image."""
+        from parvis_services.xray import analysis  # noqa: F401
+
     def process(self, payload: ImageSeen, step: Step[PIAParameters]) -> None:
         """Analyse the image and send the result on."""
         from parvis_services.xray.analysis import analyse

@@ -64,15 +64,15 @@ def service(
 
 def _list_services(as_json: bool) -> None:
     from parvis.service.contract import Contract
-    from parvis.service.registry import find_services
+    from parvis.service.registry import BrokenService, find_services, load_service
 
     rows: list[dict[str, str]] = []
-    for name, point in find_services().items():
+    for name in find_services():
         try:
-            loaded = point.load()
+            loaded = load_service(name)
             queue, about = Contract.of(loaded).queue, _first_line(loaded.__doc__)
-        except ImportError as error:
-            queue, about = "-", f"cannot be loaded: {error}"
+        except BrokenService as error:
+            queue, about = "-", str(error)
         rows.append({"service": name, "queue": queue, "about": about})
     if as_json:
         import orjson

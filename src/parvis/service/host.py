@@ -29,6 +29,8 @@ from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, Tr
 
 COMMAND_TOPIC = "command"
 _log = logging.getLogger("parvis.host")
+_CONNECT_LIMIT = 30.0
+_CONNECT_ATTEMPT = 3.0
 _TICK = 1.0  # seconds between looks at the clock when nothing arrives
 _TRIES_AFTER_REFUSAL = 3
 _LONGEST_PAUSE = 30.0
@@ -100,7 +102,8 @@ class Host:
         Raises:
             Disconnected, BrokerRefused: There is no broker, or it does not let us do what we must.
         """
-        self._transport.connect()
+        if not self._connect():
+            return
         self._status.start()
         self._status.set(Status.STARTING)
         try:
@@ -120,6 +123,20 @@ class Host:
         finally:
             self._status.stop()
             self._transport.disconnect()
+
+    def _connect(self) -> bool:
+        """Connect, in short attempts so that we can be told to stop; return whether there is a connection."""
+        deadline = time.monotonic() + _CONNECT_LIMIT
+        while not self._stopping.is_set():
+            try:
+                self._transport.connect(timeout=_CONNECT_ATTEMPT)
+            except Disconnected as error:
+                if time.monotonic() > deadline:
+                    raise
+                _log.warning("no broker yet, trying again: %s", error)
+            else:
+                return True
+        return False
 
     @contextlib.contextmanager
     def _services_started(self) -> Generator[None]:

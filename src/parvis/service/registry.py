@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import cast
 
-from parvis.service.base import AnyService
+from parvis.service.base import AnyService, Service
 from parvis.service.contract import Contract
 
 GROUP = "parvis.services"
@@ -37,12 +38,45 @@ def resolve_name(name: str) -> str:
     raise UnknownService(f"{problem}; known are: {', '.join(matches or known) or 'none'}")
 
 
+class BrokenService(Exception):
+    """A service is announced, and cannot be loaded."""
+
+
 def load_service(name: str) -> type[AnyService]:
-    """Return the service that `name` stands for. Raises as `resolve_name`, and ImportError."""
-    return find_services()[resolve_name(name)].load()
+    """Return the service that `name` stands for.
+
+    Raises:
+        UnknownService: As `resolve_name`.
+        BrokenService: It cannot be loaded, or is no service.
+    """
+    full_name = resolve_name(name)
+    service = _load(full_name)
+    if isinstance(service, str):
+        raise BrokenService(f"service {full_name} cannot be loaded: {service}")
+    return service
 
 
 def contracts() -> dict[str, Contract]:
-    """Return the contract of each known service, by queue."""
-    loaded = [Contract.of(point.load()) for point in find_services().values()]
-    return {contract.queue: contract for contract in loaded}
+    """Return the contract of each service that can be loaded, by queue."""
+    services = [_load(name) for name in find_services()]
+    found = [Contract.of(service) for service in services if not isinstance(service, str)]
+    return {contract.queue: contract for contract in found}
+
+
+def broken_services() -> dict[str, str]:
+    """Return the services that cannot be loaded, and why."""
+    services = {name: _load(name) for name in find_services()}
+    return {name: service for name, service in services.items() if isinstance(service, str)}
+
+
+@cache
+def _load(name: str) -> type[AnyService] | str:
+    """Return a service, or why there is none."""
+    point = find_services()[name]
+    try:
+        service = point.load()
+    except Exception as error:  # noqa: BLE001 - somebody else's mistake must not cost our services
+        return f"{type(error).__name__}: {error}"
+    if isinstance(service, type) and issubclass(service, Service):
+        return cast("type[AnyService]", service)
+    return f"{point.value} is not a class derived from parvis.service.base.Service"
