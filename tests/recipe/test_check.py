@@ -84,6 +84,16 @@ def drop(*path: str) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def change_all(*changes: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """Return a change of a recipe: several one after another."""
+
+    def change(recipe: dict[str, Any]) -> None:
+        for each in changes:
+            each(recipe)
+
+    return change
+
+
 WATCHER, PIA, ISPYB = (
     'node 1 "File watcher"',
     'node 2 "Per-image analysis"',
@@ -317,6 +327,33 @@ MISTAKES = [
         "error",
         PIA,
         'output "result": leads to "jsonlines", which is not',
+    ),
+    # parameters that could be right by type, and are not
+    (
+        put("1", "parameters", "pattern", value="/data/grid.cbf"),
+        "error",
+        WATCHER,
+        "parameter \"pattern\": pattern '/data/grid.cbf' must hold exactly one number, such as %05d",
+    ),
+    (
+        put("1", "parameters", "pattern", value="/data/%04d/%05d.cbf"),
+        "error",
+        WATCHER,
+        "parameter \"pattern\": pattern '/data/%04d/%05d.cbf' must hold exactly one number, such as %05d",
+    ),
+    (
+        change_all(
+            put("1", "parameters", "pattern-start", value=9), put("1", "parameters", "pattern-end", value=3)
+        ),
+        "error",
+        WATCHER,
+        'parameter "pattern-end": pattern-start 9 to pattern-end 3 is no range of images',
+    ),
+    (
+        put("6", "parameters", "output_filename", value="results.jsonl"),
+        "error",
+        LINES,
+        "parameter \"output_filename\": 'results.jsonl' is not an absolute path",
     ),
     (put("archiver", value={"queue": "jsonlines"}), "error", "", 'unknown key "archiver" beside the nodes'),
 ]

@@ -9,9 +9,10 @@ from io import FileIO
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from parvis.recipe.envelope import MalformedMessage, dump_json, parse_json
+from parvis.recipe.template import is_open
 from parvis.service.base import BatchService, Reject, Retry, Step
 from parvis.service.contract import Anything, Model
 from parvis_services.paths import PathNotAllowed, PathRule, special_kind
@@ -30,9 +31,16 @@ class JSONLinesParameters(Model):
         exclude: Keys not to write.
     """
 
-    output_filename: str = Field(min_length=1)
+    output_filename: str = Field(min_length=1, examples=["/data/results.jsonl"])
     include: list[str] | None = None
     exclude: list[str] = Field(default_factory=list)
+
+    @field_validator("output_filename")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if not is_open(value):
+            PathRule({}).path(value)
+        return value
 
 
 _Item = tuple[Anything, Step[JSONLinesParameters]]

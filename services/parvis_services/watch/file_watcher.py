@@ -9,14 +9,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
+from parvis.recipe.template import is_open
 from parvis.service.base import Reject, Service, Step
 from parvis.service.contract import Model, Outputs
 from parvis_services.messages import ImageSeen
 from parvis_services.paths import PathNotAllowed, PathRule
 from parvis_services.watch.selection import outputs_for
-from parvis_services.watch.sources import Hdf5Images, ListedFiles, NumberedFiles, Source
+from parvis_services.watch.sources import (
+    Hdf5Images,
+    ListedFiles,
+    NumberedFiles,
+    Source,
+    check_pattern,
+    check_range,
+)
 from parvis_services.xray.errors import ImageError, MissingImageError, UnfinishedImageError
 
 _SLOW_STAT = 5.0
@@ -40,9 +48,9 @@ class WatchParameters(Model):
         expected_per_image_delay: Seconds that an image should take; noted in the log beside the real delay.
     """
 
-    pattern: str | None = None
-    pattern_start: int | None = Field(default=None, alias="pattern-start")
-    pattern_end: int | None = Field(default=None, alias="pattern-end")
+    pattern: str | None = Field(default=None, examples=["/data/grid_%05d.cbf"])
+    pattern_start: int | None = Field(default=None, alias="pattern-start", examples=[0])
+    pattern_end: int | None = Field(default=None, alias="pattern-end", examples=[0])
     files: list[str | None] | None = Field(default=None, alias="list")
     hdf5: str | None = None
     burst_limit: int = Field(default=100, alias="burst-limit", ge=1)
@@ -51,6 +59,22 @@ class WatchParameters(Model):
     timeout_first: float | None = Field(default=None, alias="timeout-first", gt=0)
     log_timeout_as_info: bool = Field(default=False, alias="log-timeout-as-info")
     expected_per_image_delay: float | None = Field(default=None, alias="expected-per-image-delay")
+
+    @field_validator("pattern")
+    @classmethod
+    def _one_number(cls, value: str | None) -> str | None:
+        if value is not None and not is_open(value):
+            check_pattern(value)
+            PathRule({}).path(value)
+        return value
+
+    @field_validator("pattern_end")
+    @classmethod
+    def _behind_the_start(cls, value: int | None, info: ValidationInfo) -> int | None:
+        start = info.data.get("pattern_start")
+        if info.data.get("pattern") is not None and start is not None and value is not None:
+            check_range(start, value)
+        return value
 
     @model_validator(mode="after")
     def _something_to_watch(self) -> WatchParameters:

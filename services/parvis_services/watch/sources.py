@@ -15,6 +15,18 @@ _PATTERN = re.compile(r"(?:[^%]|%%)*%0?[0-9]{0,2}d(?:[^%]|%%)*")
 _MOST_IMAGES = 10_000_000
 
 
+def check_pattern(pattern: str) -> None:
+    """Raise ValueError unless a pattern of file names holds exactly one number."""
+    if not _PATTERN.fullmatch(pattern):
+        raise ValueError(f"pattern {pattern[:200]!r} must hold exactly one number, such as %05d")
+
+
+def check_range(start: int, end: int) -> None:
+    """Raise ValueError unless images can be numbered from `start` to `end`."""
+    if not 0 <= start <= end or end - start >= _MOST_IMAGES:
+        raise ValueError(f"pattern-start {start} to pattern-end {end} is no range of images")
+
+
 def tidy(path: str) -> str:
     """Return a path without doubled slashes: recipes put directories, with and without one, before names."""
     return re.sub("/{2,}", "/", path)
@@ -59,10 +71,8 @@ class NumberedFiles:
     noun: str = "files"
 
     def __post_init__(self) -> None:
-        if not _PATTERN.fullmatch(self.pattern):
-            raise ValueError(f"pattern {self.pattern[:200]!r} must hold exactly one number, such as %05d")
-        if not 0 <= self.start <= self.end or self.end - self.start >= _MOST_IMAGES:
-            raise ValueError(f"pattern-start {self.start} to pattern-end {self.end} is no range of images")
+        check_pattern(self.pattern)
+        check_range(self.start, self.end)
         self.total = self.end - self.start + 1
 
     def is_there(self, number: int) -> bool:

@@ -229,6 +229,8 @@ def _sample(schema: Schema, whole: Schema, depth: int = 0) -> Any:
     schema = _resolved(schema, whole)
     if depth > _SAMPLE_DEPTH:
         return None
+    if schema.get("examples"):
+        return schema["examples"][0]
     if "anyOf" in schema:
         return _sample(schema["anyOf"][0], whole, depth + 1)
     if schema.get("type") == "object":
