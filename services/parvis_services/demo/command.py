@@ -55,6 +55,7 @@ def demo(images: str | None, directory: Path | None, seed: int | None, as_json: 
         plan = existing_plan(images) if images else simulated_plan(seed)
     except NoScan as error:
         raise click.ClickException(str(error)) from None
+    _end_on_signals()
     place = _new_directory(directory)
     findings = Findings(plan)
     summary = _perform(place, plan, findings, quiet=as_json)
@@ -64,6 +65,22 @@ def demo(images: str | None, directory: Path | None, seed: int | None, as_json: 
         _print_end(place, findings, summary)
     if findings.failure or findings.found_centre is None:
         raise click.exceptions.Exit(1)
+
+
+def _end_on_signals() -> None:
+    """Have SIGTERM and SIGHUP stop everything, as Ctrl-C does, with the exit code that a shell would give."""
+    import signal
+    from types import FrameType
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for again in (signal.SIGTERM, signal.SIGHUP):  # once is enough: all is being stopped
+            signal.signal(again, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # A program that ignores it was told to, by nohup for one.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 def _new_directory(directory: Path | None) -> Path:

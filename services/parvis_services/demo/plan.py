@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from glob import glob
@@ -48,9 +47,9 @@ class Plan:
     detector: tuple[str, ...]
 
     def detector_command(self, directory: Path) -> list[str]:
-        """Return the command that collects the images into a directory."""
+        """Return the module, and its arguments, that collects the images into a directory."""
         arguments = [str(directory) if word == "{directory}" else word for word in self.detector]
-        return [sys.executable, "-m", "parvis_services.simulate", *arguments]
+        return ["parvis_services.simulate", *arguments]
 
 
 def simulated_plan(seed: int) -> Plan:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import orjson
 from parvis.service.supervisor import Supervisor
 from parvis.transport.base import Message, Transport
 from parvis.transport.embedded import BrokerThread
+from parvis_services.demo import leash
 from parvis_services.demo.plan import BOX_UM, Plan
 from parvis_services.ispyb import collections
 from parvis_services.ispyb.database import Database
@@ -95,14 +95,13 @@ class Stage:
         """Call `parvis go --wait --json` for the data collection."""
         settings = ("gda_host=127.0.0.1", f"gda_port={self.listener.port}")
         variables = [word for setting in settings for word in ("-s", setting)]
-        command = [sys.executable, "-m", "parvis", "go", "-r", RECIPE, *variables]
-        command += [f"--wait={limit:g}", "--json", str(self.dcid)]
-        return subprocess.Popen(command, env=os.environ | dict(self.environment), stdout=subprocess.PIPE)
+        command = ["parvis", "go", "-r", RECIPE, *variables, f"--wait={limit:g}", "--json", str(self.dcid)]
+        return leash.start(command, self.environment, stdout=subprocess.PIPE)
 
     def collect(self, plan: Plan) -> subprocess.Popen[bytes]:
         """Have the detector collect the images."""
         with (self.directory / "logs" / "detector.log").open("ab") as log:
-            return subprocess.Popen(plan.detector_command(self.images), stdout=log, stderr=log)
+            return leash.start(plan.detector_command(self.images), stdout=log, stderr=log)
 
     def stored_images(self) -> int:
         """How many per-image results are in the database."""
