@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set everything up in `.venv` and run something there: the demonstration, the tests, or a command.
+"""Set everything up in `.venv` and run something there: the demonstration or the tests.
 
     python3 bootstrap.py demo          set up, then watch a grid scan being analysed
     python3 bootstrap.py test          set up, then check types and style and run all tests
@@ -20,6 +20,11 @@ ENVIRONMENT = ROOT / ".venv"
 STAMP = ENVIRONMENT / "installed-for"
 LEAST = (3, 11)
 
+# Before anything that an older Python, down to 3.6, would stumble over.
+if sys.version_info < LEAST:
+    have, need = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, LEAST))
+    sys.exit(f"Parvis needs Python {need} or later, and this is {have}.")
+
 
 def main(arguments: list[str]) -> int:
     """Do what the first argument says; return the exit code."""
@@ -27,10 +32,6 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
-    if sys.version_info < LEAST:
-        have, need = ".".join(map(str, sys.version_info[:2])), ".".join(map(str, LEAST))
-        print(f"Parvis needs Python {need} or later, and this is {have}.", file=sys.stderr)
-        return 1
     try:
         return actions[arguments[0]](arguments[1:])
     except subprocess.CalledProcessError as error:
