@@ -179,13 +179,21 @@ def test_secrets_are_taken_out(log_format: str):
     log = logging.getLogger(LOGGER)
     log.info("log-in with %s failed", "hunter22")
     try:
-        raise RuntimeError("mysql+pymysql://gda:tOps3cret@db:3306/ispyb and correct*horse")
+        raise RuntimeError(
+            "mysql+pymysql://gda:tOps3cret@db:3306/ispyb and correct*horse, also redis://x:a@b4cde@r/0"
+        )
     except RuntimeError:
         log.exception("down")
-    for secret in ("hunter22", "tOps3cret", "correct*horse"):
+    for secret in ("hunter22", "tOps3cret", "correct*horse", "b4cde"):
         assert secret not in out.getvalue()
     assert "log-in with *** failed" in out.getvalue()
     assert "mysql+pymysql://***@db:3306/ispyb" in out.getvalue()
+
+
+def test_the_default_password_is_no_secret():
+    out = logged(Config())
+    logging.getLogger(LOGGER).info("name or password is wrong")
+    assert "name or password is wrong" in out.getvalue()
 
 
 def test_message_whose_arguments_do_not_fit_costs_nothing(

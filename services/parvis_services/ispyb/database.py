@@ -182,6 +182,12 @@ def _parse(url: str) -> sa.URL:
         raise BadDatabaseUrl(
             "the ISPyB URL cannot be read; write sqlite:///FILE or mysql+pymysql://USER:PASSWORD@HOST:PORT/NAME"
         ) from None
+    if not url.startswith("sqlite") and url.count("@") > 1:
+        # What follows the first would pass for the host, and be shown.
+        raise BadDatabaseUrl(
+            "the ISPyB URL cannot be read, as it has more than one '@': write %40 for each in the user name "
+            "or the password"
+        )
     if parsed.drivername in {"mysql", "mariadb"}:
         parsed = parsed.set(drivername=f"{parsed.drivername}+pymysql")
     shown = parsed.render_as_string(hide_password=True)

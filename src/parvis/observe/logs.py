@@ -90,7 +90,7 @@ class _Complete(logging.Filter):
     def __init__(self, config: Config) -> None:
         super().__init__()
         secrets = [re.escape(secret) for secret in config.secrets() if len(secret) > 3]
-        self._secret = re.compile("|".join([*secrets, r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"]))
+        self._secret = re.compile("|".join([*secrets, r"(?<=://)[^/\s:@]*:[^/\s]+(?=@)"]))
 
     def filter(self, record: logging.LogRecord) -> bool:
         for name, value in _fields.get().items():

@@ -49,6 +49,8 @@ def test_takes_the_database_from_the_environment(tmp_path: Path) -> None:
         ([], "Missing argument 'URL'"),
         (["nonsense"], "write sqlite:///FILE or mysql+pymysql://USER:PASSWORD@HOST:PORT/NAME"),
         (["mysql://a:geheim@127.0.0.1:1/x"], "a:***@127.0.0.1:1/x: Can't connect"),
+        (["mysql://a:b@geheim@127.0.0.1:1/x"], "write %40 for each"),
+        (["mysql://a:b@c/geheim@127.0.0.1:1/x"], "write %40 for each"),
         (["sqlite:////nowhere/at/all.db"], "cannot be made: No such file or directory"),
     ],
 )
