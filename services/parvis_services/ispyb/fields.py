@@ -106,11 +106,13 @@ def as_number(value: object, name: str) -> int:
     """A number of a row as messages carry it: a positive integer, or its digits.
 
     Raises:
-        BadParameter: it is something else.
+        BadParameter: it is something else, or larger than any that ISPyB has.
     """
     digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
     if re.fullmatch(r"[0-9]{1,10}", digits) and 0 < int(digits) <= _LARGEST:
         return int(digits)
+    if re.fullmatch(r"[0-9]+", digits) and digits.strip("0"):
+        raise BadParameter(f"{name} is too large: {value!r:.80}, where ISPyB counts to {_LARGEST}")
     raise BadParameter(f"{name} must be a positive whole number, not {value!r:.80}")
 
 

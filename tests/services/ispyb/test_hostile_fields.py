@@ -90,10 +90,16 @@ def test_unknown_data_collection(scratch: Database) -> None:
         collection_fields(scratch, 987654321)
 
 
-@pytest.mark.parametrize("dcid", ["", "abc", -5, 0, 1.5, "1 OR 1=1", 10**20, None, "٣"])
+@pytest.mark.parametrize("dcid", ["", "abc", -5, 0, 1.5, "1 OR 1=1", None, "٣"])
 def test_what_is_no_number_of_a_data_collection(scratch: Database, dcid: object) -> None:
     with pytest.raises(BadParameter, match="ispyb_dcid must be a positive whole number"):
         collection_fields(scratch, dcid)  # pyright: ignore[reportArgumentType] - hostile on purpose
+
+
+@pytest.mark.parametrize("dcid", [2**31, "99999999999", 10**20])
+def test_a_number_larger_than_any_of_a_data_collection(scratch: Database, dcid: int | str) -> None:
+    with pytest.raises(BadParameter, match="ispyb_dcid is too large"):
+        collection_fields(scratch, dcid)
 
 
 def test_without_guid_a_new_one_is_made_each_time(scratch: Database) -> None:

@@ -77,7 +77,7 @@ def test_unknown_job(scratch: Database) -> None:
         message_fields(scratch, {"ispyb_process": 999999})
 
 
-@pytest.mark.parametrize("number", ["five", -1, 0.5, True, [5], "5; DROP TABLE Person", 10**12])
+@pytest.mark.parametrize("number", ["five", -1, 0.5, True, [5], "5; DROP TABLE Person"])
 def test_what_is_no_number_of_a_job(scratch: Database, number: object) -> None:
     with pytest.raises(BadParameter, match="ispyb_process must be a positive whole number"):
         message_fields(scratch, {"ispyb_process": number})
