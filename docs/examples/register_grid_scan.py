@@ -11,8 +11,12 @@ from parvis_services.ispyb.database import Database
 
 visit_directory = sys.argv[1]
 database = Database(os.environ["PARVIS_ISPYB_URL"])
-proposal = collections.create_proposal(database, "cm", 12345)
-session = collections.create_session(database, proposal, visit=1, beamline="i03")
+proposal = collections.find_proposal(database, "cm", 12345)
+if proposal is None:
+    proposal = collections.create_proposal(database, "cm", 12345)
+session = collections.find_session(database, proposal, visit=1)
+if session is None:
+    session = collections.create_session(database, proposal, visit=1, beamline="i03")
 group = collections.create_group(database, session, experiment="Mesh")
 dcid = collections.create_collection(
     database, group, directory=f"{visit_directory}/scan", template="grid_1_#####.cbf", images=24

@@ -23,6 +23,24 @@ def create_proposal(database: Database, code: str, number: int, *, title: str | 
     return _insert(database, "Proposal", values)
 
 
+def find_proposal(database: Database, code: str, number: int) -> int | None:
+    """The number in ISPyB of a proposal, such as `cm` 14451; None if there is no such proposal."""
+    table = database.table("Proposal")
+    wanted = sa.select(table.c.proposalId).where(
+        table.c.proposalCode == code, table.c.proposalNumber == str(number)
+    )
+    with database.reading() as connection:
+        return connection.execute(wanted).scalars().first()
+
+
+def find_session(database: Database, proposal: int, *, visit: int) -> int | None:
+    """The number in ISPyB of a session (a visit) of a proposal; None if there is no such session."""
+    table = database.table("BLSession")
+    wanted = sa.select(table.c.sessionId).where(table.c.proposalId == proposal, table.c.visit_number == visit)
+    with database.reading() as connection:
+        return connection.execute(wanted).scalars().first()
+
+
 def create_session(database: Database, proposal: int, *, visit: int, beamline: str) -> int:
     """Create a session (a visit) of a proposal; gives its number in ISPyB."""
     start = _now()
