@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parvis.cli.job import Job
-from parvis.recipe.watch import SERVICE_LABEL
+from parvis.recipe.watch import DEAD_LETTER_KEY, SERVICE_LABEL
 from parvis.transport.base import Message
 
 EVENTS = ["started", "image", "finished", "timeout", "centred", "abort", "nonesuch"]
@@ -68,3 +68,55 @@ def test_reason_of_the_dispatcher_is_heard():
     assert event == {"event": "rejected", "reason": "no such recipe"}
     assert job.is_over
     assert job.failure == "The dispatcher started nothing: no such recipe"
+
+
+GRID_SCAN = {
+    "1": {
+        "queue": "filewatcher",
+        "parameters": {"pattern": "/a_%d", "pattern-start": 1, "pattern-end": 2},
+        "output": {"every": 2, "finally": 4},
+    },
+    "2": {"queue": "per_image_analysis", "output": {"result": [3, 5]}},
+    "3": {"queue": "jsonlines"},
+    "4": {"service": SERVICE_LABEL, "topic": "t", "parameters": {"event": "finished"}},
+    "5": {"service": SERVICE_LABEL, "topic": "t", "parameters": {"event": "image"}},
+    "start": [[1, []]],
+}
+
+
+def from_node(sender: int, watcher: int, payload: Any) -> Message:
+    body = {"recipe": GRID_SCAN, "recipe-pointer": watcher, "recipe-path": [sender], "payload": payload}
+    return message(json.dumps(body).encode(), **{"workflows-recipe": "True"})
+
+
+def dead_letter(node: int, service: str, reason: str) -> Message:
+    notice = {"node": node, "service": service, "reason": reason}
+    return message(json.dumps({DEAD_LETTER_KEY: notice}).encode())
+
+
+def test_an_image_that_is_set_aside_ends_a_job_that_has_failed():
+    job = Job()
+    job.take(from_node(1, 4, {"files-expected": 2, "files-seen": 2, "success": True}))
+    job.take(from_node(2, 5, {"file": "/a_1", "file-number": 1, "n_spots_total": 3}))
+    assert not job.is_over
+    event = job.take(dead_letter(2, "PerImageAnalysis", "/a_2: cut short"))
+    assert event == {"event": "dead-letter", "service": "PerImageAnalysis", "reason": "/a_2: cut short"}
+    assert job.is_over
+    assert "PerImageAnalysis: /a_2: cut short" in str(job.failure)
+
+
+def test_a_result_that_somebody_else_could_not_take_makes_the_job_fail():
+    job = Job()
+    job.take(from_node(1, 4, {"files-expected": 2, "files-seen": 2, "success": True}))
+    for number in (1, 2):
+        job.take(from_node(2, 5, {"file": f"/a_{number}", "file-number": number}))
+    job.take(dead_letter(3, "JSONLines", "no path"))
+    assert job.is_over
+    assert "JSONLines: no path" in str(job.failure)
+
+
+def test_a_watch_that_is_set_aside_is_the_end():
+    job = Job()
+    job.take(from_node(2, 5, {"file": "/a_1", "file-number": 1}))
+    job.take(dead_letter(1, "FileWatcher", "no pattern"))
+    assert job.is_over

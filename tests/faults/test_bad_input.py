@@ -241,3 +241,33 @@ def test_an_hdf5_file_with_a_broken_chunk(
     assert str(master) in letter.headers["parvis-reason"]
     wait_until(lambda: len(scan.rows()) == 3, 40, "the rows of the other frames")
     assert [number for number, _ in scan.rows()] == [1, 2, 4]
+
+
+def wait_for_job(place: Facility, scan: Scan, *more: str) -> tuple[int, str]:
+    """Exit code and error output of `go --wait` on a grid scan whose images are there."""
+    done = place.parvis("go", "-r", "per-image-analysis-gridscan", *more, "--wait=60", scan.dcid, timeout=80)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+def test_who_waits_hears_of_an_image_that_cannot_be_analysed(place: Facility) -> None:
+    scan = place.new_grid(COMPRESSED, 2)
+    whole, cut = real_frames()[:2]
+    (scan.directory / whole.name).write_bytes(whole.read_bytes())
+    (scan.directory / cut.name).write_bytes(cut.read_bytes()[:100_000])
+    code, said = wait_for_job(place, scan)
+    assert code == 1
+    assert "cut short" in said
+    assert "PerImageAnalysis" in said
+
+
+def test_who_waits_hears_of_a_recipe_whose_watcher_is_refused(place: Facility) -> None:
+    scan = place.new_grid(COMPRESSED, 1)
+    parameters = {"pattern": "relative_%d.cbf", "pattern-start": 1, "pattern-end": 2}
+    recipe = {"1": {"queue": "filewatcher", "parameters": parameters}, "start": [[1, []]]}
+    file = place.directory / "refused.json"
+    file.write_text(json.dumps(recipe))
+    done = place.parvis("go", "-f", str(file), "--wait=60", scan.dcid, timeout=80)
+    assert done.returncode == 1
+    assert "FileWatcher" in done.stderr
+    assert "relative_1.cbf" in done.stderr

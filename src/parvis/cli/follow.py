@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Report: TypeAlias = Callable[..., None]
 
 _TICK = 0.5
+_QUIET = 10.0  # seconds of silence after which a job seems over whose messages we may have missed
 _MOST_ROWS = 100
 _BEST_ROWS = 20
 
@@ -39,15 +40,19 @@ def follow(
     job = Job()
     started = time.monotonic()
     connection = transport.connection
+    heard = time.monotonic()
     with _Progress(shown=report is None and sys.stderr.isatty()) as progress:
         while not job.is_over and (left := started + limit - time.monotonic()) > 0:
             event = _next(job, inbox, min(left, _TICK))
+            heard = time.monotonic() if event is not None else heard
+            if transport.connection != connection and job.seems_over and time.monotonic() - heard > _QUIET:
+                break
             if event is not None and report is not None:
                 report(**event)
             progress.show(job)
     gap = transport.connection != connection
     leave(transport)
-    reason = job.failure if job.is_over else _out_of_time(job, limit, gap)
+    reason = job.failure if job.is_over or (gap and job.seems_over) else _out_of_time(job, limit, gap)
     if report is not None:
         report("end", success=reason is None, reason=reason, images=len(job.images))
     else:
@@ -119,6 +124,9 @@ def _print(job: Job, reason: str | None) -> None:
         console.print(f"Started as {job.recipe_id}; nothing in this recipe reports back.")
     elif reason is None:
         console.print(f"Finished: {len(job.images)} images analysed, recipe ID {job.recipe_id}.")
+        if job.expected is not None and len(job.images) < job.expected:
+            missed = job.expected - len(job.images)
+            console.print(f"The connection was lost in between: {missed} more results were not heard here.")
     else:
         Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(
             f"Failed: {printable(reason, 2000)}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, node_numbers, parse_json
-from parvis.recipe.watch import ERROR_KEY, SERVICE_LABEL
+from parvis.recipe.watch import DEAD_LETTER_KEY, ERROR_KEY, SERVICE_LABEL
 from parvis.transport.base import Message
 
 
@@ -36,6 +36,7 @@ class Job:
         centres: Results of the centring.
         rejected: Why the dispatcher started nothing, or None.
         aborted: The centring gave up.
+        dead_letters: Node, service and reason of each message of the recipe that was set aside.
     """
 
     recipe_id: str | None = None
@@ -45,6 +46,7 @@ class Job:
     centres: dict[int, dict[str, Any]] = field(default_factory=dict[int, "dict[str, Any]"])
     rejected: str | None = None
     aborted: bool = False
+    dead_letters: list[tuple[int, str, str]] = field(default_factory=list["tuple[int, str, str]"])
     _recipe: dict[str, Any] | None = None
     _watchers: dict[int, _Watcher] = field(default_factory=dict[int, _Watcher])
     _analyses: set[int] = field(default_factory=set[int])
@@ -87,18 +89,37 @@ class Job:
         """Whether nothing more is to come that matters."""
         if self.rejected is not None or self.aborted or self.watches_nothing:
             return True
-        if self._recipe is None or any(watcher.success is None for watcher in self._watchers.values()):
+        if self._recipe is None or self._dead_at(self._watchers):
+            return self._recipe is not None
+        if any(watcher.success is None for watcher in self._watchers.values()):
             return False
         expected = self.expected
-        if expected is None or len(self.images) < expected:
+        lost = self._dead_at(self._analyses)
+        if expected is None or len(self.images) + lost < expected:
             return False
-        return not self._is_complete or self._centrings <= self.centres.keys()
+        if not self._is_complete or lost or self._dead_at(self._centrings):
+            return True
+        return self._centrings <= self.centres.keys()
+
+    @property
+    def seems_over(self) -> bool:
+        """Whether it is over but for image results, which a lost connection may have kept from us."""
+        ended = all(watcher.success is not None for watcher in self._watchers.values())
+        return self._recipe is not None and ended and self._centrings <= self.centres.keys()
+
+    def _dead_at(self, nodes: Collection[int]) -> int:
+        return sum(node in nodes for node, _, _ in self.dead_letters)
 
     @property
     def failure(self) -> str | None:
         """Why the job, which is over, has failed; None if it has not."""
         if self.rejected is not None:
             return f"The dispatcher started nothing: {self.rejected}"
+        if self.dead_letters:
+            _, service, reason = self.dead_letters[0]
+            number = len(self.dead_letters)
+            what = "A message was" if number == 1 else f"{number} messages were, the first"
+            return f"{what} set aside as a dead letter by {service}: {reason}"
         if not self._is_complete:
             ended = [watcher for watcher in self._watchers.values() if watcher.success is False]
             seen = sum(watcher.seen or 0 for watcher in ended)
@@ -113,6 +134,11 @@ class Job:
         return all(watcher.success is not False for watcher in self._watchers.values())
 
     def _take_failure(self, content: Any) -> dict[str, Any] | None:
+        letter = _as_object(_as_object(content).get(DEAD_LETTER_KEY))
+        if letter:
+            node, service, reason = (letter.get(key) for key in ("node", "service", "reason"))
+            self.dead_letters.append((node if isinstance(node, int) else 0, str(service), str(reason)))
+            return {"event": "dead-letter", "service": service, "reason": reason}
         reason = _as_object(content).get(ERROR_KEY)
         if reason is None:
             return None
@@ -209,7 +235,7 @@ def _images_in(node: dict[str, Any]) -> int | None:
     parameters = _as_object(node.get("parameters"))
     if "pattern" in parameters:
         try:
-            return int(parameters["pattern-end"]) - int(parameters["pattern-start"]) + 1
+            return max(0, int(parameters["pattern-end"]) - int(parameters["pattern-start"]) + 1)
         except (KeyError, TypeError, ValueError):
             return None
     files = parameters.get("list")

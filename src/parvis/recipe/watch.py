@@ -20,7 +20,8 @@ The contract between three parties:
   ============ ========================================== ==========================================
 
   and the last number of `recipe-path` is the node that it came from; or a plain message
-  `{"parvis-error": reason}`.
+  `{"parvis-error": reason}` from the dispatcher; or a plain message `{"parvis-dead-letter": {"node": number,
+  "service": name, "reason": text}}` from a host that has set a message of the recipe aside.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeGuard, cast
 
-from parvis.recipe.envelope import dump_json
+from parvis.recipe.envelope import Envelope, dump_json
 from parvis.transport.base import Send
 
 WATCH_PARAMETER = "parvis_watch"
 WATCH_HINT = "go"
 ERROR_KEY = "parvis-error"
+DEAD_LETTER_KEY = "parvis-dead-letter"
 SERVICE_LABEL = "go --wait"
+_LONGEST_REASON = 500
 
 Event = Literal["started", "image", "finished", "timeout", "centred", "abort"]
 
@@ -79,6 +82,19 @@ def add_watcher(recipe: Mapping[str, Any], topic: str) -> dict[str, Any]:
 def failure_message(topic: str, reason: str) -> Send:
     """Return what tells the one who waits at `topic` that nothing was started, and why."""
     return Send(topic, dump_json({ERROR_KEY: reason}), kind="topic", persistent=False)
+
+
+def dead_letter_notices(envelope: Envelope, service: str, reason: str) -> list[Send]:
+    """Return what tells those who wait for a recipe that one of its messages was set aside, and why."""
+    nodes = [cast("dict[str, Any]", node) for node in envelope.recipe.values() if isinstance(node, dict)]
+    topics = {
+        node["topic"]
+        for node in nodes
+        if node.get("service") == SERVICE_LABEL and is_watch_topic(node.get("topic"))
+    }
+    notice = {"node": envelope.pointer, "service": service, "reason": reason[:_LONGEST_REASON]}
+    body = dump_json({DEAD_LETTER_KEY: notice})
+    return [Send(topic, body, kind="topic", persistent=False) for topic in topics]
 
 
 class _Watchers:

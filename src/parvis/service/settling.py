@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from parvis.recipe.envelope import RECIPE_HEADER
+from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, is_recipe_message
+from parvis.recipe.watch import dead_letter_notices
 from parvis.service.base import AnyService
 from parvis.service.handling import Outcome
 from parvis.service.status import host_id
@@ -48,7 +49,21 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
     # Without our counts: a message that somebody sends in again is to begin anew.
     headers = {name: value for name, value in message.headers.items() if name not in _COUNTS}
     letter = replace(message, headers=headers)
-    return [*outcome.sends, transport.dead_letter(letter, _dead_letter_headers(service, message, outcome))]
+    return [
+        *outcome.sends,
+        *_notices(service, message, outcome),
+        transport.dead_letter(letter, _dead_letter_headers(service, message, outcome)),
+    ]
+
+
+def _notices(service: AnyService, message: Message, outcome: Outcome) -> Sequence[Send]:
+    """What tells those who wait for the results of the recipe."""
+    if not is_recipe_message(message.headers):
+        return ()
+    try:
+        return dead_letter_notices(Envelope.parse(message.body), service.name, outcome.reason)
+    except (MalformedMessage, RecursionError):
+        return ()
 
 
 def bare_dead_letter(transport: Transport, message: Message, reason: str) -> Send:
