@@ -12,6 +12,8 @@ import click
 from parvis.cli.options import json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from parvis_services.demo.plan import Plan
     from parvis_services.demo.show import Findings
     from parvis_services.demo.stage import Stage
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _READY_LIMIT = 60.0
 _JOB_LIMIT = 600.0
 _TICK = 0.15
+_LINE_INTERVAL = 3.0
 
 
 @click.command(
@@ -100,11 +103,11 @@ def _perform(place: Path, plan: Plan, findings: Findings, *, quiet: bool) -> dic
     from rich.console import Console
     from rich.live import Live
 
-    from parvis_services.demo.show import draw_picture, live_view
+    from parvis_services.demo.show import LiveView, draw_picture, progress_text
     from parvis_services.demo.stage import stage
 
     console = Console(stderr=True, quiet=quiet)
-    console.print(f"Collecting {plan.what}, in {place}", highlight=False)
+    console.print(f"Collecting {plan.what}, in {place}", highlight=False, soft_wrap=True)
     console.print("Starting a database, a broker and eight instances of services ...")
     began = time.monotonic()
     with stage(place, plan) as ready:
@@ -113,13 +116,13 @@ def _perform(place: Path, plan: Plan, findings: Findings, *, quiet: bool) -> dic
             f"Ready after {time.monotonic() - began:.1f} s. The detector starts, and `parvis go` is called."
         )
         with Live(console=console, auto_refresh=False, transient=True) as live:
-            _follow(
-                ready,
-                plan,
-                findings,
-                lambda phase: live.update(live_view(findings, ready.states, phase), refresh=True),
-                shown=console.is_terminal and not quiet,
-            )
+
+            def draw(phase: str) -> None:
+                live.update(LiveView(findings, ready.states, phase), refresh=True)
+
+            lines = _LineNowAndThen(lambda phase: console.print(f"{phase}: {progress_text(findings)}"))
+            drawable = console.is_terminal and not console.is_dumb_terminal
+            _follow(ready, plan, findings, draw if drawable else lines)
         summary = {
             "rows": _count_rows(ready, findings),
             "datagrams": len(set(ready.listener.images(ready.dcid))),
@@ -138,7 +141,20 @@ def _wait_until_ready(ready: Stage) -> None:
         time.sleep(_TICK)
 
 
-def _follow(ready: Stage, plan: Plan, findings: Findings, show: Any, *, shown: bool) -> None:
+class _LineNowAndThen:
+    """Shows a phase of the work where nothing can be drawn over."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._next = time.monotonic() + _LINE_INTERVAL
+
+    def __call__(self, phase: str) -> None:
+        if time.monotonic() >= self._next:
+            self._show(phase)
+            self._next += _LINE_INTERVAL
+
+
+def _follow(ready: Stage, plan: Plan, findings: Findings, show: Callable[[str], None]) -> None:
     """Start detector and job, and take in what comes of them until the end."""
     import threading
 
@@ -157,8 +173,7 @@ def _follow(ready: Stage, plan: Plan, findings: Findings, show: Any, *, shown: b
     try:
         while reader.is_alive():
             reader.join(_TICK)
-            if shown:
-                show("Collecting" if detector.poll() is None else "Analysing")
+            show("Collecting" if detector.poll() is None else "Analysing")
             if detector.poll() not in (None, 0):
                 raise click.ClickException(
                     f"The detector failed; see {ready.directory / 'logs' / 'detector.log'}"

@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from parvis_services.demo.heatmap import draw_png
 from parvis_services.demo.plan import BOX_UM, Plan
-from parvis_services.demo.terminal_heatmap import terminal_heatmap
+from parvis_services.demo.terminal_heatmap import MOST_LINES, terminal_heatmap
 
 _MOST_ROWS = 40
 _BEST_ROWS = 15
+# Above the boxes: what is done, services, a blank, the columns' numbers. Below them: a blank, three at most
+# for the colours, the cursor.
+_LINES_AROUND = 9
 
 
 @dataclass
@@ -73,25 +76,41 @@ class Findings:
         return self.centre["centre_x_box"], self.centre["centre_y_box"]
 
 
-def live_view(findings: Findings, states: Mapping[str, tuple[str, str]], phase: str) -> RenderableType:
-    """What is shown while it runs."""
-    done, expected = len(findings.images), findings.plan.grid.size
-    line = Text.assemble((f"{phase}  ", "bold"), f"{done} of {expected} images analysed")
-    return Group(
-        line,
-        _services(states),
-        Text(),
-        terminal_heatmap(findings.plan.grid, findings.counts, findings.found_centre),
-    )
+@dataclass(frozen=True)
+class LiveView:
+    """What is shown while it runs, as high as the terminal at most.
+
+    Attributes:
+        findings: What is known so far.
+        states: Name and state of each instance of a service.
+        phase: What is being done.
+    """
+
+    findings: Findings
+    states: Mapping[str, tuple[str, str]]
+    phase: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        grid = self.findings.plan.grid
+        yield Text.assemble((f"{self.phase}  ", "bold"), progress_text(self.findings))
+        yield _services(self.states)
+        yield Text()
+        height = min(console.height - _LINES_AROUND, MOST_LINES)
+        yield terminal_heatmap(grid, self.findings.counts, self.findings.found_centre, most_lines=height)
+
+
+def progress_text(findings: Findings) -> str:
+    """Say how far the analysis is."""
+    return f"{len(findings.images)} of {findings.plan.grid.size} images analysed"
 
 
 def _services(states: Mapping[str, tuple[str, str]]) -> Text:
+    """One line, whatever its width: how many services there are, and which are at work."""
     busy = Counter(name for name, state in states.values() if state == "processing")
-    text = Text()
-    for name, count in sorted(Counter(name for name, _ in states.values()).items()):
-        number = f" x{count}" if count > 1 else ""
-        text.append(f"{name}{number}", style="green" if busy[name] else "dim")
-        text.append("* " if busy[name] else "  ")
+    names = [f"{name} x{count}" if count > 1 else name for name, count in sorted(busy.items())]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"{len(states)} services; at work: ", style="dim")
+    text.append(", ".join(names) or "none", style="green" if names else "dim")
     return text
 
 
@@ -117,12 +136,12 @@ def print_results(console: Console, findings: Findings) -> None:
 
 def _table(findings: Findings) -> Table:
     numbers = sorted(findings.images)
-    caption = None
+    caption = "x and y are the edges of the image's box, numbered from 0 as on the map"
     if len(numbers) > _MOST_ROWS:
         numbers = sorted(numbers, key=lambda number: -findings.images[number]["n_spots_total"])[:_BEST_ROWS]
-        caption = f"the {_BEST_ROWS} of {len(findings.images)} images with the most spots"
-    table = Table(box=None, header_style="bold", caption=caption, pad_edge=False)
-    for heading in ("image", "column", "row", "spots", "off ice", "resolution", "intensity"):
+        caption = f"the {_BEST_ROWS} of {len(findings.images)} images with the most spots; {caption}"
+    table = Table(box=None, header_style="bold", caption=caption, caption_justify="left", pad_edge=False)
+    for heading in ("image", "box x", "box y", "spots", "off ice", "resolution", "intensity"):
         table.add_column(heading, justify="right")
     for number in numbers:
         image = findings.images[number]
@@ -130,8 +149,8 @@ def _table(findings: Findings) -> Table:
         resolution = image["estimated_d_min"]
         table.add_row(
             str(number),
-            str(column + 1),
-            str(row + 1),
+            f"{column} to {column + 1}",
+            f"{row} to {row + 1}",
             str(image["n_spots_total"]),
             str(image["n_spots_no_ice"]),
             f"{resolution:.2f} Å" if resolution > 0 else "-",

@@ -36,6 +36,7 @@ class TerminalHeatmap:
     largest: float
     centre: Point | None
     quantity: str
+    most_lines: int
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
         width = min(options.max_width, MOST_COLUMNS)
@@ -53,21 +54,27 @@ class TerminalHeatmap:
 
 
 def terminal_heatmap(
-    grid: Grid, counts: ArrayLike, centre: Point | None = None, quantity: str = "spots"
+    grid: Grid,
+    counts: ArrayLike,
+    centre: Point | None = None,
+    quantity: str = "spots",
+    most_lines: int = MOST_LINES,
 ) -> TerminalHeatmap:
-    """The heat map of a grid scan, to be printed by `rich` in at most 80 columns and about 30 lines.
+    """The heat map of a grid scan, to be printed by `rich` in at most 80 columns.
 
     Args:
         grid: the boxes and their order.
         counts: one for each image in acquisition order, NaN where unknown; shape ``(grid.size,)``.
         centre: the crystal's centre (x, y) in grid boxes.
         quantity: what is counted.
+        most_lines: how many lines the boxes may take; what the colours mean comes below, in up to three more,
+            and the numbers of the columns above, in one.
 
     Raises:
         ValueError: there is not one count for each box.
     """
     fractions, largest = fractions_of_largest(grid, counts)
-    return TerminalHeatmap(fractions, largest, centre, quantity)
+    return TerminalHeatmap(fractions, largest, centre, quantity, max(1, most_lines))
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class _Sheet:
     @classmethod
     def fit(cls, heatmap: TerminalHeatmap, width: int, *, plain: bool, ascii_only: bool) -> _Sheet:
         rows, columns = heatmap.fractions.shape
-        across, down = max(1, width - GUTTER - 1), 2 * MOST_LINES
+        across, down = max(1, width - GUTTER - 1), 2 * heatmap.most_lines
         # Without colour a box takes whole lines, so it cannot be smaller than two half lines.
         smallest = 2 if plain or ascii_only else 1
         pooled = max(1, math.ceil(columns * smallest / across), math.ceil(rows * smallest / down))
