@@ -355,6 +355,42 @@ MISTAKES = [
         LINES,
         "parameter \"output_filename\": 'results.jsonl' is not an absolute path",
     ),
+    (
+        put("1", "parameters", "timeout", value=True),
+        "error",
+        WATCHER,
+        'parameter "timeout": is true, must be a number',
+    ),
+    (
+        put("5", "gridinfo", value="{ispyb_dc_info[gridinfo]}"),
+        "error",
+        CENTRING,
+        '"gridinfo": would be text, must be an object; write {$REPLACE:name}',
+    ),
+    (
+        drop("5", "gridinfo"),
+        "warning",
+        CENTRING,
+        '"gridinfo": is missing; XRayCentring reads it from the node, beside the parameters',
+    ),
+    (
+        put("5", "parameters", "output", value="/data/{ispyb_dcid/centre.json"),
+        "warning",
+        CENTRING,
+        'parameter "output": "/data/{ispyb_dcid/centre.json" has a { without its other half',
+    ),
+    (
+        put("start", value=[[1, {"comment": "} of {guid}"}]]),
+        "warning",
+        "",
+        'start of node 1: "comment": "} of {guid}" has a } without its other half',
+    ),
+    (
+        put("4", "topic", value="gda.results"),
+        "warning",
+        GDA,
+        'has both "queue" and "topic", so everything is sent to it twice',
+    ),
     (put("archiver", value={"queue": "jsonlines"}), "error", "", 'unknown key "archiver" beside the nodes'),
 ]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError
-from parvis.recipe.template import TemplateError, fill, fill_recipe, placeholders
+from parvis.recipe.template import TemplateError, fill, fill_recipe, lone_brace, placeholders
 
 PARAMETERS: dict[str, Any] = {
     "ispyb_dcid": 993677,
@@ -267,3 +267,23 @@ def test_workflows_fills_the_same(pieces: list[str]) -> None:
     theirs = workflows.Recipe(copy.deepcopy(content))
     theirs.apply_parameters(parameters)
     assert theirs == fill_recipe(Recipe.from_dict(content), parameters).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("text", "lone"),
+    [
+        ("/data/{ispyb_dcid/x", "{"),
+        ("/data/ispyb_dcid}/x", "}"),
+        ("{a} and {b", "{"),
+        ("}{", "}"),
+        ("{{{", "{"),
+        ("{{ is one", ""),
+        ("one is }}", ""),
+        ("{{{name}}}", ""),
+        ('{"a": {"b": 1}}', ""),
+        ("${HOME}/{name:05d}", ""),
+        ("plain", ""),
+    ],
+)
+def test_a_brace_without_its_other_half_is_found(text: str, lone: str) -> None:
+    assert lone_brace(text) == lone

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import islice
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from parvis.recipe.problem import (
     start_place,
     suggestion,
 )
-from parvis.recipe.template import Placeholder, is_open, scan
+from parvis.recipe.template import Placeholder, is_open, lone_brace, scan
 from parvis.service.contract import Contract
 
 #: A recipe with more problems than this is not looked at further.
@@ -74,6 +75,10 @@ class _Checker:
         content = node.to_dict()
         for key, value in content.items():
             yield from self._templates(value, key, node)
+            yield from _lone_braces(value, partial(place, node.place), (key,))
+        if node.queue and node.topic:
+            text = 'has both "queue" and "topic", so everything is sent to it twice; leave one out'
+            yield Problem(node.place, text, "warning")
         if node.error:
             text = "nothing is ever sent there; what goes wrong becomes a dead letter"
             yield Problem(place(node.place, ("error",)), text, "warning")
@@ -123,8 +128,13 @@ class _Checker:
             return
         own = {key: node.extra[key] for key in contract.node_keys if key in node.extra}
         values = {**(node.parameters or {}), **own}
-        for misfit in misfits(contract.parameters, values):
+        found = misfits(contract.parameters, values)
+        for misfit in found:
             yield Problem(_parameter_place(node, misfit.path, own), _parameter_text(misfit, contract))
+        for key in contract.node_keys:
+            if key not in values and not any(misfit.path == (key,) for misfit in found):
+                text = f"is missing; {contract.service} reads it from the node, beside the parameters"
+                yield Problem(place(node.place, (key,)), text, "warning")
         names = accepted_names(contract.parameters)
         known = {name for accepted in names.values() for name in accepted}
         strict = contract.parameters.model_config.get("extra") == "forbid"
@@ -160,6 +170,7 @@ class _Checker:
     def _start(self, number: int, payload: Any) -> Iterator[Problem]:
         for path, placeholder in scan(payload):
             yield from self._placeholder(placeholder, start_place(number, path))
+        yield from _lone_braces(payload, partial(start_place, number))
         node = self._recipe.nodes.get(number)
         contract = self._contracts.get(node.queue or "") if node else None
         if contract is None or (isinstance(payload, str) and is_open(payload)):
@@ -176,6 +187,19 @@ class _Checker:
                 yield Problem(start_place(number, misfit.path[:-1]), missing)
             else:
                 yield Problem(start_place(number, misfit.path), misfit.text)
+
+
+def _lone_braces(value: Any, where: Callable[[Path], str], path: Path = ()) -> Iterator[Problem]:
+    if isinstance(value, str):
+        if lone := lone_brace(value):
+            text = f"{quoted(value)} has a {lone} without its other half, so nothing is filled in there"
+            yield Problem(where(path), f"{text}; if it is meant so, write {lone * 2}", "warning")
+    elif isinstance(value, dict):
+        for key, entry in cast("dict[str, Any]", value).items():
+            yield from _lone_braces(entry, where, (*path, key))
+    elif isinstance(value, list):
+        for index, entry in enumerate(cast("list[Any]", value)):
+            yield from _lone_braces(entry, where, (*path, index))
 
 
 def _parameter_place(node: Node, path: Path, node_keys: Collection[str]) -> str:

@@ -12,7 +12,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.fields import FieldInfo
 
 from parvis.recipe.problem import listed, quoted, shown
-from parvis.recipe.template import is_open
+from parvis.recipe.template import is_open, scan
 
 Values = Mapping[str, Any]
 Schema = Mapping[str, Any]
@@ -54,6 +54,7 @@ def accepted_names(model: type[BaseModel]) -> dict[str, list[str]]:
 
 def misfits(model: type[BaseModel], values: Values) -> list[Misfit]:
     """Return why `values` do not fit `model`. What holds a placeholder is taken to fit, whatever its type."""
+    original = values
     open_keys = {key for key, value in values.items() if is_open(value)}
     found = _errors(model, values)
     in_doubt = open_keys & {misfit.path[0] for misfit in found if misfit.path}
@@ -63,7 +64,31 @@ def misfits(model: type[BaseModel], values: Values) -> list[Misfit]:
         found = [
             misfit for misfit in _errors(model, values) if not (misfit.path and misfit.path[0] in open_keys)
         ]
-    return [misfit for misfit in found if misfit.path or not open_keys or _lacks_something(model, values)]
+    kept = [misfit for misfit in found if misfit.path or not open_keys or _lacks_something(model, values)]
+    known = {misfit.path for misfit in kept}
+    return [*kept, *(misfit for misfit in _wrong_kinds(model, original) if misfit.path not in known)]
+
+
+def _wrong_kinds(model: type[BaseModel], values: Values) -> Iterator[Misfit]:
+    """What a model would take, or cannot be asked about, and is surely not meant."""
+    names = [(name, key) for name, accepted in accepted_names(model).items() for key in accepted]
+    for name, key in names:
+        value = values.get(key)
+        kinds = _kinds(model, name, "validation") - {"null"} if isinstance(value, bool | str) else set[str]()
+        if isinstance(value, bool) and kinds == {"number"}:
+            # It would count as 0 or 1.
+            yield Misfit((key,), f"is {shown(value)}, must be a number")
+        elif isinstance(value, str) and kinds and kinds <= {"object", "array"} and _becomes_text(value):
+            advice = "write {$REPLACE:name} or {$REPLACE:name[key]} for the object itself"
+            # A model may read text all the same.
+            if any(misfit.path[:1] == (key,) for misfit in _errors(model, {**values, key: "text"})):
+                yield Misfit((key,), f"would be text, must be {_either(kinds)}; {advice}")
+
+
+def _becomes_text(value: str) -> bool:
+    """Whether text holds placeholders, and stays text when they are filled in."""
+    found = [placeholder for _, placeholder in scan(value)]
+    return bool(found) and not any(placeholder.replace for placeholder in found)
 
 
 def payload_misfits(sent: type[BaseModel], taken: type[BaseModel]) -> Iterator[str]:

@@ -34,6 +34,7 @@ _VALUE_SIZE = 16
 
 _REPLACE = "$REPLACE:"
 _TOKEN = re.compile(r"\{\{|\}\}|(?<!\$)\{([^{}]*)\}")
+_BRACE = re.compile(r"[{}]")
 _WHOLE = re.compile(r"\{([^{}]*)\}")
 _FIELD = re.compile(
     r"(?P<name>[A-Za-z_][A-Za-z0-9_-]*)(?P<keys>(?:\[[^\[\]]*\])*)"
@@ -146,6 +147,28 @@ def is_open(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(is_open(entry) for entry in cast("Mapping[Any, Any]", value).values())
     return isinstance(value, list | tuple) and any(is_open(entry) for entry in cast("list[Any]", value))
+
+
+def lone_brace(text: str) -> str:
+    """Return the first brace in `text` that has no other half and is not doubled, or nothing."""
+    opened: list[int] = []
+    lone: list[int] = []
+    for match in _BRACE.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif opened:
+            opened.pop()
+        else:
+            lone.append(match.start())
+    doubled = -1
+    lone = sorted([*lone, *opened])
+    for at, following in zip(lone, [*lone, -1][1:], strict=True):
+        if at == doubled:
+            continue
+        if following != at + 1 or text[at] != text[following]:
+            return text[at]
+        doubled = following
+    return ""
 
 
 def _parse(match: re.Match[str]) -> Placeholder | None:
