@@ -351,3 +351,26 @@ def test_json_says_where_it_was_stored(tmp_path: Path):
     (event,) = [json.loads(line) for line in result.stdout.splitlines()]
     (file,) = drop_files(tmp_path)
     assert (event["event"], event["file"]) == ("stored", str(file))
+
+
+def test_port_that_is_none_is_a_wrong_option():
+    for port in ("abc", "0", "65536"):
+        result = go("-r", "a", "12", "--stomp-port", port)
+        assert result.exit_code == 2
+        assert "--stomp-port" in result.stderr
+        assert "PARVIS_STOMP_PORT" not in result.stderr
+
+
+@pytest.mark.parametrize("words", [("12", "--wait", "3"), ("--wait", "3", "12")])
+def test_number_after_a_bare_wait_that_is_one_too_many(words: tuple[str, ...]):
+    result = go("-r", "a", *words)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "Only a single data collection ID can be specified.",
+        "--wait takes its seconds after an equals sign: --wait=3",
+    ]
+
+
+def test_two_data_collections_are_one_too_many():
+    result = go("-r", "a", "12", "13", "--wait")
+    assert result.stderr == "Only a single data collection ID can be specified.\n"

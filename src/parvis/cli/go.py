@@ -28,6 +28,8 @@ QUEUE = "processing_recipe"
 _PATIENCE = 0.6
 _WAIT_LIMIT = 3600.0
 
+_AFTER_WAIT = "parvis.go.after_wait"  # the word, if any, that follows a `--wait` without a value
+
 
 class _Refused(click.ClickException):
     """Ends with exit code 1 and nothing but the text, as scripts know it."""
@@ -41,6 +43,7 @@ class _GoCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
+        ctx.meta[_AFTER_WAIT] = args[args.index("--wait") + 1 : end][:1] if "--wait" in args[:end] else []
         bare = ["--wait=" if word == "--wait" else word for word in args[:end]]
         return super().parse_args(ctx, bare + args[end:])
 
@@ -165,7 +168,9 @@ def _identifier(ids: Sequence[str]) -> int:
     if not ids:
         raise _Refused("You must either specify a data collection ID or option --no-dcid.")
     if len(ids) > 1:
-        raise _Refused("Only a single data collection ID can be specified.")
+        stray = click.get_current_context().meta[_AFTER_WAIT]
+        hint = f"\n--wait takes its seconds after an equals sign: --wait={stray[0]}" if stray else ""
+        raise _Refused(f"Only a single data collection ID can be specified.{hint}")
     return _positive(ids[0], "Invalid data collection ID given.")
 
 

@@ -70,7 +70,7 @@ _CONFIG_OPTIONS: list[Callable[[Function], Function]] = [
         "-t", "--transport", metavar="TRN", help="Transport mechanism; StompTransport is the one there is."
     ),
     click.option("--stomp-host", metavar="HOST", help="Broker, or several separated by commas."),
-    click.option("--stomp-port", metavar="PORT", help="Port of the broker."),
+    click.option("--stomp-port", type=click.IntRange(1, 65535), metavar="PORT", help="Port of the broker."),
     click.option("--stomp-user", metavar="USER", help="User name at the broker."),
     click.option("--stomp-pass", metavar="PASS", hidden=True, help="Password at the broker."),
     click.option("--stomp-prfx", metavar="PRE", help="Namespace of queues and topics."),
