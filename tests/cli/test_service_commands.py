@@ -183,6 +183,8 @@ def test_a_broker_keeps_messages_in_its_journal(tmp_path: Path) -> None:
         (["--port", "70000"], 2, "--port"),
         (["--journal", "/proc/nowhere/journal.db"], 1, "journal"),
         (["--passcode", "secret"], 2, "--login"),
+        (["--login", "parvis"], 2, "PARVIS_BROKER_PASSCODE"),
+        (["--login", "parvis", "--passcode", ""], 2, "PARVIS_BROKER_PASSCODE"),
     ],
 )
 def test_a_broker_that_cannot_start_says_why(arguments: list[str], code: int, complaint: str) -> None:

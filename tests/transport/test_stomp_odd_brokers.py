@@ -111,6 +111,13 @@ def test_refused_log_in(script: Script, answer: bytes, says: str) -> None:
     assert "sesame" not in str(caught.value)
 
 
+def test_the_default_password_is_no_secret(script: Script) -> None:
+    broker = script(lambda _frame: error("name or password is wrong"))
+    transport = StompTransport([("127.0.0.1", broker.port)], "admin", "password", "")
+    with pytest.raises(BrokerRefused, match="name or password is wrong"):
+        transport.connect(5)
+
+
 def test_broker_that_hangs_up_during_the_log_in(script: Script) -> None:
     with pytest.raises(Disconnected, match="closed the connection"):
         script(lambda _frame: None).transport().connect(0.5)

@@ -62,6 +62,8 @@ def broker(
 
     if login is None and passcode:
         raise click.UsageError("A passcode needs a --login to go with it.")
+    if login is not None and not passcode:
+        raise click.UsageError("--login needs a passcode to go with it: set PARVIS_BROKER_PASSCODE.")
     set_up_logging(Config())
     settings = Settings(
         host=host,

@@ -88,6 +88,18 @@ def test_receipts_come_for_every_frame_in_order(connect: Connect) -> None:
     assert got == [f"r:{number}" for number in range(len(frames))]
 
 
+def test_a_refused_login_is_logged_without_what_was_given(caplog: pytest.LogCaptureFixture) -> None:
+    with BrokerThread(settings=Settings(login="parvis", passcode="x-1")) as broker:
+        with RawClient(broker.port, login="parvis", passcode="x-1"):
+            assert "refused" not in caplog.text
+        with RawClient(broker.port, connect=False) as client:
+            client.say("CONNECT", {"accept-version": "1.2", "login": "guess-41", "passcode": "guess-42"})
+            client.expect("ERROR")
+    (record,) = [record for record in caplog.records if "log-in refused" in record.getMessage()]
+    assert record.levelname == "WARNING"
+    assert "guess" not in caplog.text
+
+
 def test_login_is_asked_for_and_never_repeated() -> None:
     with BrokerThread(settings=Settings(login="parvis", passcode="Ünique")) as broker:
         with RawClient(broker.port, login="parvis", passcode="Ünique") as client:

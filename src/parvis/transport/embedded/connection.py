@@ -101,6 +101,8 @@ class Connection(asyncio.BufferedProtocol):
             self.session.refuse(error)
         if self.session.connected and not was_connected:
             self._set_timer()
+        if self.session.login_refused:
+            _log.warning("Client %s: log-in refused: name or passcode is wrong", self._peer)
         if self.session.closing:
             self.finish()
         elif self._memory_is_short() and self.session.only_produces:

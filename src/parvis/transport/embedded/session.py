@@ -50,6 +50,7 @@ class Session:
 
     Attributes:
         closing: an ERROR was sent or the client said goodbye; nothing more is heard or said.
+        login_refused: the client gave a wrong name or passcode.
         heartbeats: ms between signs of life that we send, and that we expect; 0 for none.
     """
 
@@ -57,6 +58,7 @@ class Session:
         self.version = "1.2"
         self.connected = False
         self.closing = False
+        self.login_refused = False
         self.heartbeats = (0, 0)
         self._destinations = destinations
         self._write = write
@@ -177,6 +179,7 @@ class Session:
         expected = f"{settings.login}\n{settings.passcode}".encode()
         given = f"{headers.get('login', '')}\n{headers.get('passcode', '')}".encode()
         if not hmac.compare_digest(expected, given):
+            self.login_refused = True
             raise Refusal("login failed: name or password is wrong")
 
     def _disconnect(self, _frame: Frame) -> None:
