@@ -377,13 +377,19 @@ MISTAKES = [
         put("5", "parameters", "output", value="/data/{ispyb_dcid/centre.json"),
         "warning",
         CENTRING,
-        'parameter "output": "/data/{ispyb_dcid/centre.json" has a { without its other half',
+        'parameter "output": nothing is filled in there: "/data/{ispyb_dcid/centre.json" has a {',
     ),
     (
         put("start", value=[[1, {"comment": "} of {guid}"}]]),
         "warning",
         "",
-        'start of node 1: "comment": "} of {guid}" has a } without its other half',
+        'start of node 1: "comment": nothing is filled in there: "} of {guid}" has a } without',
+    ),
+    (
+        put("5", "parameters", "output", value="/data/{ispyb dcid}/centre.json"),
+        "warning",
+        CENTRING,
+        'parameter "output": nothing is filled in there: "{ispyb dcid}" has a space in it',
     ),
     (
         put("4", "topic", value="gda.results"),

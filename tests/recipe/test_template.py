@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError
-from parvis.recipe.template import TemplateError, fill, fill_recipe, lone_brace, placeholders
+from parvis.recipe.template import TemplateError, fill, fill_recipe, placeholders, unread
 
 PARAMETERS: dict[str, Any] = {
     "ispyb_dcid": 993677,
@@ -270,20 +270,37 @@ def test_workflows_fills_the_same(pieces: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "lone"),
+    ("text", "fault"),
     [
-        ("/data/{ispyb_dcid/x", "{"),
-        ("/data/ispyb_dcid}/x", "}"),
-        ("{a} and {b", "{"),
-        ("}{", "}"),
-        ("{{{", "{"),
-        ("{{ is one", ""),
-        ("one is }}", ""),
-        ("{{{name}}}", ""),
-        ('{"a": {"b": 1}}', ""),
-        ("${HOME}/{name:05d}", ""),
-        ("plain", ""),
+        ("/data/{ispyb_dcid/x", "a { without"),
+        ("/data/ispyb_dcid}/x", "a } without"),
+        ("{a} and {b", "a { without"),
+        ("}{", "a } without"),
+        ("{{{", "a { without"),
+        ("{ispyb dcid}", "a space"),
+        ("{name} {ispyb_dc_info[wavelength] }", "a space"),
     ],
 )
-def test_a_brace_without_its_other_half_is_found(text: str, lone: str) -> None:
-    assert lone_brace(text) == lone
+def test_what_looks_like_a_placeholder_and_is_none_is_found(text: str, fault: str) -> None:
+    ((path, said),) = unread({"plain": "x", "files": ["{name}", text]})
+    assert path == ("files", 1)
+    assert fault in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ is one",
+        "one is }}",
+        "{{{name}}}",
+        '{"a": {"b": 1}}',
+        "${HOME}/{name:05d}",
+        "{files:>5}",
+        "{}",
+        "{ }",
+        "a{3}",
+        "plain",
+    ],
+)
+def test_other_braces_are_left_alone(text: str) -> None:
+    assert list(unread(text)) == []

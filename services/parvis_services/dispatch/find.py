@@ -25,7 +25,8 @@ Examples:
   parvis find 993677
   parvis find 993677 --json | jq .ispyb_dc_info.wavelength
   parvis find 993677 -r per-image-analysis-rotation
-  parvis find 6017405 -f my-recipe.json -o filled.json --ispyb sqlite:///test.db
+  parvis find 993677 -f my-recipe.json -o filled.json
+  parvis find 993677 --ispyb sqlite:///test.db
   parvis find -p 5
 """,
 )
@@ -157,7 +158,7 @@ def _asked_for(names: Sequence[str], file: Path | None, config: Config) -> Recip
 
 def _filled(recipe: Recipe, parameters: Mapping[str, Any]) -> dict[str, Any]:
     from parvis.recipe.problem import RecipeError
-    from parvis.recipe.template import fill_recipe, placeholders
+    from parvis.recipe.template import fill_recipe, placeholders, unread
 
     try:
         recipe.validate()
@@ -167,6 +168,8 @@ def _filled(recipe: Recipe, parameters: Mapping[str, Any]) -> dict[str, Any]:
     # From the empty recipe: what is filled in may hold braces of its own.
     if missing := sorted(placeholders(recipe.to_dict()) - set(parameters)):
         click.echo(f"Not filled in, as nobody gives them: {', '.join(missing)}", err=True)
+    for fault in dict.fromkeys(fault for _, fault in unread(recipe.to_dict())):
+        click.echo(f"Not filled in: {fault}", err=True)
     return content
 
 

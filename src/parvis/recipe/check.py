@@ -23,7 +23,7 @@ from parvis.recipe.problem import (
     start_place,
     suggestion,
 )
-from parvis.recipe.template import Placeholder, is_open, lone_brace, scan
+from parvis.recipe.template import Placeholder, is_open, scan, unread
 from parvis.service.contract import Contract
 
 #: A recipe with more problems than this is not looked at further.
@@ -75,7 +75,7 @@ class _Checker:
         content = node.to_dict()
         for key, value in content.items():
             yield from self._templates(value, key, node)
-            yield from _lone_braces(value, partial(place, node.place), (key,))
+            yield from _unread(unread(value, (key,)), partial(place, node.place))
         if node.queue and node.topic:
             text = 'has both "queue" and "topic", so everything is sent to it twice; leave one out'
             yield Problem(node.place, text, "warning")
@@ -170,7 +170,7 @@ class _Checker:
     def _start(self, number: int, payload: Any) -> Iterator[Problem]:
         for path, placeholder in scan(payload):
             yield from self._placeholder(placeholder, start_place(number, path))
-        yield from _lone_braces(payload, partial(start_place, number))
+        yield from _unread(unread(payload), partial(start_place, number))
         node = self._recipe.nodes.get(number)
         contract = self._contracts.get(node.queue or "") if node else None
         if contract is None or (isinstance(payload, str) and is_open(payload)):
@@ -189,17 +189,9 @@ class _Checker:
                 yield Problem(start_place(number, misfit.path), misfit.text)
 
 
-def _lone_braces(value: Any, where: Callable[[Path], str], path: Path = ()) -> Iterator[Problem]:
-    if isinstance(value, str):
-        if lone := lone_brace(value):
-            text = f"{quoted(value)} has a {lone} without its other half, so nothing is filled in there"
-            yield Problem(where(path), f"{text}; if it is meant so, write {lone * 2}", "warning")
-    elif isinstance(value, dict):
-        for key, entry in cast("dict[str, Any]", value).items():
-            yield from _lone_braces(entry, where, (*path, key))
-    elif isinstance(value, list):
-        for index, entry in enumerate(cast("list[Any]", value)):
-            yield from _lone_braces(entry, where, (*path, index))
+def _unread(found: Iterator[tuple[Path, str]], where: Callable[[Path], str]) -> Iterator[Problem]:
+    for path, fault in found:
+        yield Problem(where(path), f"nothing is filled in there: {fault}", "warning")
 
 
 def _parameter_place(node: Node, path: Path, node_keys: Collection[str]) -> str:

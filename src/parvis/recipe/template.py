@@ -149,7 +149,33 @@ def is_open(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(is_open(entry) for entry in cast("list[Any]", value))
 
 
-def lone_brace(text: str) -> str:
+def unread(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield what looks like a placeholder in the texts of `value` and is none, with the path to the text."""
+    if isinstance(value, str):
+        if fault := _unread(value):
+            yield path, fault
+    elif isinstance(value, Mapping):
+        for key, entry in cast("Mapping[Any, Any]", value).items():
+            yield from unread(entry, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, entry in enumerate(cast("list[Any]", value)):
+            yield from unread(entry, (*path, index))
+
+
+def _unread(text: str) -> str:
+    for match in _TOKEN.finditer(text):
+        field = match[1] or ""
+        if field.split() not in ([], [field]) and _FIELD.fullmatch("".join(field.split())):
+            return f"{quoted(match[0])} has a space in it"
+    lone = _lone_brace(text)
+    return (
+        f"{quoted(text)} has a {lone} without its other half; if that is meant, write {lone * 2}"
+        if lone
+        else ""
+    )
+
+
+def _lone_brace(text: str) -> str:
     """Return the first brace in `text` that has no other half and is not doubled, or nothing."""
     opened: list[int] = []
     lone: list[int] = []

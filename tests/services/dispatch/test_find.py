@@ -92,6 +92,19 @@ def test_a_recipe_filled_in(database: Database, dcid: int, recipe: Path) -> None
     assert "my_host" in done.stderr
 
 
+def test_what_is_not_filled_in_is_named(database: Database, dcid: int, tmp_path: Path) -> None:
+    path = tmp_path / "slips.json"
+    slips = {"a": "{ispyb_result_directory}/a", "b": "/data/{ispyb_dcid/b", "c": "{ispyb dcid}"}
+    path.write_text(json.dumps({"1": {"queue": "x", "parameters": slips}, "start": [[1, {}]]}))
+    done = find(dcid, "-f", path, "--ispyb", url_of(database))
+    assert json.loads(done.stdout)["1"]["parameters"] == slips
+    assert done.stderr.splitlines() == [
+        "Not filled in, as nobody gives them: ispyb_result_directory",
+        'Not filled in: "/data/{ispyb_dcid/b" has a { without its other half; if that is meant, write {{',
+        'Not filled in: "{ispyb dcid}" has a space in it',
+    ]
+
+
 def test_a_recipe_by_name_into_a_file(database: Database, dcid: int, tmp_path: Path) -> None:
     out = tmp_path / "filled.json"
     done = find(dcid, "-r", "per-image-analysis-gridscan", "-o", out, "--ispyb", url_of(database))
