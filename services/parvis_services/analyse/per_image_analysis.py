@@ -111,4 +111,5 @@ class PerImageAnalysis(Service[ImageSeen, PIAParameters]):
             if key.startswith("file")
         }
         step.send("result", result.as_dict() | about_file)
-        self.log.info("%s: %d spots", path.name, result.n_spots_total)
+        which = path.name if scan_range is None else f"{path.name}, image {scan_range[0]}"
+        self.log.info("%s: %d spots", which, result.n_spots_total)

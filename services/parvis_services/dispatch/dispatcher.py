@@ -82,10 +82,10 @@ class Dispatcher(Service[DispatchRequest, Anything]):
         watcher = payload.parameters.get(WATCH_PARAMETER)
         try:
             self._dispatch(payload, step)
-        except Reject as reason:
-            if is_watch_topic(watcher):
-                raise Reject(str(reason), tell=[failure_message(watcher, str(reason))]) from reason
-            raise
+        except Reject as error:
+            reason = f"{error} ({_description(payload.model_dump(), payload.parameters)})"
+            tell = [failure_message(watcher, reason)] if is_watch_topic(watcher) else []
+            raise Reject(reason, tell=tell) from error
 
     def _dispatch(self, payload: DispatchRequest, step: Step[Anything]) -> None:
         message: dict[str, Any] = payload.model_dump(exclude_none=True)
@@ -143,6 +143,7 @@ class Dispatcher(Service[DispatchRequest, Anything]):
         headers = own_headers(step.header)
         in_recipe = headers.pop(RECIPE_HEADER, None) is not None  # what is sent on here is the bare request
         if now < expiration:
+            self.log.info("%s is not ready yet", _description(message, parameters))
             kept = {"guid": parameters["guid"], "dispatcher_expiration": expiration}
             again = message | {"parameters": message["parameters"] | kept}
             if in_recipe:
@@ -152,7 +153,7 @@ class Dispatcher(Service[DispatchRequest, Anything]):
             return
         error_queue = parameters.get("dispatcher_error_queue")
         if error_queue is None:
-            raise Reject(f"{_description(message, parameters)} was not ready in time")
+            raise Reject("it was not ready in time")
         if not _QUEUE.fullmatch(str(error_queue)):
             raise Reject(f"dispatcher_error_queue {str(error_queue)[:80]!r} cannot name a queue")
         self.log.warning("%s was not ready in time", _description(message, parameters))

@@ -24,6 +24,21 @@ _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default=Mappin
 _installed: list[logging.Handler] = []
 
 
+_process_fields: dict[str, Any] = {}
+
+
+@contextmanager
+def process_label(**fields: Any) -> Generator[None]:
+    """Put `fields` on every log record made meanwhile, on whichever thread; `log_context` counts more."""
+    before = dict(_process_fields)
+    _process_fields.update(fields)
+    try:
+        yield
+    finally:
+        _process_fields.clear()
+        _process_fields.update(before)
+
+
 @contextmanager
 def log_context(**fields: Any) -> Generator[None]:
     """Put `fields` on every log record made inside, in this thread; contexts may stand in one another."""
@@ -93,7 +108,7 @@ class _Complete(logging.Filter):
         self._secret = re.compile("|".join([*secrets, r"(?<=://)[^/\s:@]*:[^/\s]+(?=@)"]))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        for name, value in _fields.get().items():
+        for name, value in {**_process_fields, **_fields.get()}.items():
             if name not in record.__dict__:
                 setattr(record, name, value)
         if record.exc_info and not record.exc_text:

@@ -52,7 +52,12 @@ def dump_json(value: Any) -> bytes:
     Raises:
         TypeError: A value has no form in JSON.
     """
-    return orjson.dumps(value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(
+            value, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+        )
+    except orjson.JSONEncodeError as error:
+        raise TypeError(str(error.__cause__ or error)) from None
 
 
 def _plain(value: Any) -> Any:
@@ -60,7 +65,7 @@ def _plain(value: Any) -> Any:
 
     if isinstance(value, Decimal):
         return float(value)
-    raise TypeError(f"a {type(value).__name__} cannot be sent: {str(value)[:80]}")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be sent: {str(value)[:80]}")
 
 
 @dataclass(slots=True)

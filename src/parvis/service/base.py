@@ -126,10 +126,9 @@ class Step(Generic[ParametersT]):
             delay: Seconds to wait, in place of the `transport-delay` that the recipe may give.
 
         Raises:
-            ValueError: The service has not declared that output.
+            ValueError: The service has not declared that output, or declared another form of it.
         """
-        if self._contract.output(output) is None:
-            raise ValueError(f"{self._contract.service} declares no output {output!r}")
+        self._contract.check_output(output, payload)
         self._sends += self._envelope.onward(output, self._contract.default_output, _dump(payload), delay)
 
     def checkpoint(self, payload: Any, delay: float = 0) -> None:

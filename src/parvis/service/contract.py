@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 if TYPE_CHECKING:
     from parvis.service.base import AnyService
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
 
 
 class Model(BaseModel):
@@ -73,6 +78,35 @@ class Contract:
         if name in self.outputs:
             return name
         return next((declared for declared in self.outputs if _matches(declared, name)), None)
+
+    def check_output(self, name: str, payload: Any) -> None:
+        """Check that a payload is what the output `name` is declared to carry.
+
+        Raises:
+            ValueError: There is no such output, or the payload is something else.
+        """
+        declared = self.output(name)
+        if declared is None:
+            raise ValueError(f"{self.service} declares no output {name!r}")
+        model = self.outputs[declared]
+        if model is None or isinstance(payload, model):
+            return
+        try:
+            model.model_validate(payload.model_dump() if isinstance(payload, BaseModel) else payload)
+        except ValidationError as error:
+            raise ValueError(f"what {self.service} sends at {name!r}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line what does not fit: `burst-limit "lots": should be a valid integer`."""
+    parts: list[str] = []
+    for problem in error.errors(include_url=False)[:5]:
+        place = ".".join(str(key) for key in problem["loc"])
+        text = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        shown = "" if problem["type"] == "missing" else f" {_SHORT.repr(problem['input'])}"
+        parts.append(f"{place or 'it'}{shown}: {text[:1].lower()}{text[1:]}")
+    more = error.error_count() - len(parts)
+    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
 
 
 def _matches(declared: str, name: str) -> bool:

@@ -17,11 +17,8 @@ from pydantic import BaseModel, ValidationError
 from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
 from parvis.service.base import AnyBatchService, AnyService, Reject, Retry, Step
-from parvis.service.contract import Contract
+from parvis.service.contract import Contract, explain
 from parvis.transport.base import Message, Send
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
 
 Result = Literal["done", "reject", "retry", "fail", "crash"]
 
@@ -187,15 +184,3 @@ def _validate(model: type[BaseModel], value: Any, what: str) -> BaseModel:
         return model.model_validate({} if value is None or value == [] else value)
     except ValidationError as error:
         raise MalformedMessage(f"{what}: {explain(error)}") from None
-
-
-def explain(error: ValidationError) -> str:
-    """Say in one line what does not fit: `burst-limit "lots": should be a valid integer`."""
-    parts: list[str] = []
-    for problem in error.errors(include_url=False)[:5]:
-        place = ".".join(str(key) for key in problem["loc"])
-        text = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        shown = "" if problem["type"] == "missing" else f" {_SHORT.repr(problem['input'])}"
-        parts.append(f"{place or 'it'}{shown}: {text[:1].lower()}{text[1:]}")
-    more = error.error_count() - len(parts)
-    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

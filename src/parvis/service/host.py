@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from parvis.observe.logs import log_context, recipe_context
+from parvis.observe.logs import process_label, recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage, parse_json
 from parvis.service.base import AnyService, BatchService
 from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
@@ -102,15 +102,15 @@ class Host:
         Raises:
             Disconnected, BrokerRefused: There is no broker, or it does not let us do what we must.
         """
-        if not self._connect():
-            return
+        with process_label(workflows_service=self._names, workflows_host=host_id()):
+            if self._connect():
+                self._run()
+
+    def _run(self) -> None:
         self._status.start()
         self._status.set(Status.STARTING)
         try:
-            with (
-                log_context(workflows_service=self._names, workflows_host=host_id()),
-                self._services_started(),
-            ):
+            with self._services_started():
                 self._subscribe()
                 _log.info("ready: %s on %s", ", ".join(sorted(self._classes)), host_id())
                 self._loop()

@@ -126,7 +126,8 @@ def _dead_letter_headers(service: AnyService, message: Message, outcome: Outcome
         "parvis-service": service.name,
         "parvis-host": host_id(),
         "parvis-time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        TRIES: str(1 + sum(count(message, header) for header in _COUNTS)),
+        # The first process that died of it could count nothing any more.
+        TRIES: str(1 + sum(count(message, header) for header in _COUNTS) + (outcome.result == "crash")),
     }
     if outcome.trace:
         headers[TRACEBACK] = outcome.trace

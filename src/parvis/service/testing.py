@@ -37,10 +37,11 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of running a service: the outcome of each message, and everything sent."""
+    """What came of a run: the outcome of each message, everything sent, the outputs that are connected."""
 
     outcomes: Sequence[Outcome]
     everything: Sequence[Sent]
+    outputs: Sequence[str]
 
     @property
     def outcome(self) -> Outcome:
@@ -48,7 +49,13 @@ class Run:
         return self.outcomes[0]
 
     def sent(self, output: str) -> list[Any]:
-        """Return the payloads that left at `output`, in order."""
+        """Return the payloads that left at `output`, in order.
+
+        Raises:
+            ValueError: The recipe of this run has no such output.
+        """
+        if output not in self.outputs and all(sent.output != output for sent in self.everything):
+            raise ValueError(f"no output {output!r} is connected; {', '.join(self.outputs)} are")
         return [sent.payload for sent in self.everything if sent.output == output]
 
     @property
@@ -110,7 +117,7 @@ def run(
         if instance is not service:
             instance.stop()
     everything = [_sent(send, instance, names) for outcome in outcomes for send in outcome.sends]
-    return Run(outcomes, everything)
+    return Run(outcomes, everything, names)
 
 
 def _handle(service: AnyService, messages: Sequence[Message]) -> list[Outcome]:
