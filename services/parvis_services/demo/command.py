@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,14 +38,21 @@ Examples:
     help="Where to put everything; must not exist. A new scratch directory by default.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Which crystal to simulate; any by default.")
+@click.argument("more", nargs=-1, metavar="")
 @json_option
-def demo(images: str | None, directory: Path | None, seed: int | None, as_json: bool) -> None:
+def demo(
+    images: str | None, more: tuple[str, ...], directory: Path | None, seed: int | None, as_json: bool
+) -> None:
     """Watch a grid scan being analysed, from the detector to the centre of the crystal.
 
     Everything runs here: a message broker, an ISPyB database in a file, the services, a detector that writes
     frames one after another. No server is needed, nothing is downloaded, and all of it stops at the end.
     """
+    # A shell puts the names of the frames where a pattern without quotes was: the first goes to the option.
+    if more and images is None:
+        raise click.UsageError(f"Got an unexpected argument ({more[0]}): frames come after --images.")
     try:
+        from parvis_services.demo import ending
         from parvis_services.demo.plan import NoScan, existing_plan, simulated_plan
         from parvis_services.demo.show import Findings
     except ImportError as error:
@@ -55,7 +61,7 @@ def demo(images: str | None, directory: Path | None, seed: int | None, as_json: 
         ) from None
     seed = time.time_ns() % 100_000 if seed is None else seed
     try:
-        plan = existing_plan(images) if images else simulated_plan(seed)
+        plan = existing_plan([images, *more]) if images else simulated_plan(seed)
     except NoScan as error:
         raise click.ClickException(str(error)) from None
     _end_on_signals()
@@ -63,9 +69,9 @@ def demo(images: str | None, directory: Path | None, seed: int | None, as_json: 
     findings = Findings(plan)
     summary = _perform(place, plan, findings, quiet=as_json)
     if as_json:
-        _print_json(place, findings, summary)
+        ending.print_json(place, findings, summary)
     else:
-        _print_end(place, findings, summary)
+        ending.print_end(place, findings, summary)
     if findings.failure or findings.found_centre is None:
         raise click.exceptions.Exit(1)
 
@@ -192,55 +198,3 @@ def _count_rows(ready: Stage, findings: Findings) -> int:
     while (rows := ready.stored_images()) < len(findings.images) and time.monotonic() < deadline:
         time.sleep(_TICK)
     return rows
-
-
-def _result_files(place: Path) -> dict[str, str]:
-    found = {
-        "centre": next(place.rglob("Dials5AResults.json"), None),
-        "images": next(place.rglob("results.jsonl"), None),
-        "picture": place / "heatmap.png",
-        "database": place / "ispyb.sqlite",
-        "logs": place / "logs",
-    }
-    return {name: str(path) for name, path in found.items() if path is not None}
-
-
-def _print_json(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
-    import orjson
-
-    content = {
-        "success": findings.failure is None and findings.found_centre is not None,
-        "reason": findings.failure,
-        "recipe_id": findings.recipe_id,
-        "centre": findings.centre,
-        "true_centre_box": findings.plan.centre,
-        "images": [findings.images[number] for number in sorted(findings.images)],
-        "files": _result_files(place),
-        **summary,
-    }
-    sys.stdout.buffer.write(orjson.dumps(content) + b"\n")
-
-
-def _print_end(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from parvis_services.demo.show import centre_text, print_results
-
-    console = Console(highlight=False)
-    print_results(console, findings)
-    if findings.failure:
-        console.print(f"Failed: {findings.failure}", style="red")
-    console.print(f"\n{centre_text(findings)}", style="bold")
-    console.print(
-        f"{len(findings.images)} images analysed, {summary['rows']} rows in ISPyB, {summary['datagrams']} "
-        f"datagrams to GDA, {summary['seconds']} s in all.\n"
-    )
-    files = _result_files(place)
-    for name, path in files.items():
-        console.print(f"  {name:<9} {path}", soft_wrap=True)
-    example = next((place / "data").rglob("*.cbf*"), None)
-    console.print("\nTry next:")
-    if example is not None:
-        console.print(f"  parvis analyse {example}", soft_wrap=True)
-    console.print(f"  parvis find 1 --ispyb sqlite:///{files['database']}", soft_wrap=True)
-    console.print("  parvis recipe draw per-image-analysis-gridscan")

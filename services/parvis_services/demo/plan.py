@@ -51,6 +51,11 @@ class Plan:
         arguments = [str(directory) if word == "{directory}" else word for word in self.detector]
         return ["parvis_services.simulate", *arguments]
 
+    def file_name(self, image: int) -> str:
+        """Return the file name of an image, counted from 1."""
+        digits = self.template.count("#")
+        return self.template.replace("#" * digits, f"{self.first + image - 1:0{digits}d}")
+
 
 def simulated_plan(seed: int) -> Plan:
     """Return the plan of a synthetic scan; the same seed gives the same crystal and the same frames."""
@@ -71,20 +76,22 @@ def simulated_plan(seed: int) -> Plan:
     )
 
 
-def existing_plan(pattern: str, interval: float = 0.1) -> Plan:
+def existing_plan(patterns: Sequence[str], interval: float = 0.1) -> Plan:
     """Return the plan of a line scan of frames that are there already.
 
     Args:
-        pattern: Their names, with `*` and `?`.
+        patterns: Their names, or names with `*` and `?` for many.
         interval: Seconds between frames.
 
     Raises:
-        NoScan: There are none, or they are not numbered CBF files.
+        NoScan: There are none, or they are not numbered CBF files that can be read.
     """
-    files = sorted(Path(name).resolve() for name in glob(str(Path(pattern).expanduser())))  # noqa: PTH207
+    found = [name for pattern in patterns for name in _names(str(Path(pattern).expanduser()))]
+    files = sorted({Path(name).resolve() for name in found})
     if not files:
-        raise NoScan(f"there are no files {pattern}")
+        raise NoScan(f"there are no files {' '.join(patterns)}")
     first, template = _template(files)
+    _try_to_read(files)
     collection = _COLLECTION.fullmatch(template)
     return Plan(
         grid=Grid(len(files), 1),
@@ -96,6 +103,24 @@ def existing_plan(pattern: str, interval: float = 0.1) -> Plan:
         centre=None,
         detector=("copy", *map(str, files), "{directory}", "--interval", str(interval), "--jitter", "0.8"),
     )
+
+
+def _names(pattern: str) -> list[str]:
+    return [pattern] if Path(pattern).exists() else glob(pattern)  # noqa: PTH207 - a pattern with a directory
+
+
+def _try_to_read(files: Sequence[Path]) -> None:
+    """Look at the beginning of each file, and read the first one whole: reading all would take too long."""
+    from parvis_services.xray.errors import ImageError
+    from parvis_services.xray.images import is_cbf, open_image
+
+    try:
+        for file in files:
+            if not is_cbf(file):
+                raise NoScan(f"{file.name} is not a CBF image, whatever its name is")
+        open_image(files[0])
+    except ImageError as error:
+        raise NoScan(f"{Path(error.path).name} cannot be read: {error.reason}") from None
 
 
 def _template(files: Sequence[Path]) -> tuple[int, str]:

@@ -13,12 +13,14 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from parvis.recipe.problem import printable
 from parvis_services.demo.heatmap import draw_png
 from parvis_services.demo.plan import BOX_UM, Plan
 from parvis_services.demo.terminal_heatmap import MOST_LINES, terminal_heatmap
 
 _MOST_ROWS = 40
 _BEST_ROWS = 15
+_MOST_NAMES = 5
 # Above the boxes: what is done, services, a blank, the columns' numbers. Below them: a blank, three at most
 # for the colours, the cursor.
 _LINES_AROUND = 9
@@ -33,6 +35,8 @@ class Findings:
         images: Result of each image, by its number in the scan, from 1.
         centre: What the centring found, once it has.
         recipe_id: The recipe ID, once the recipe runs.
+        centring_ended: Whether the centring came to an end, with or without a crystal.
+        dead_letters: Service and reason of each message that was set aside.
         failure: Why it failed, if it did.
         over: Whether nothing more will come.
     """
@@ -41,6 +45,8 @@ class Findings:
     images: dict[int, dict[str, Any]] = field(default_factory=dict[int, "dict[str, Any]"])
     centre: dict[str, Any] | None = None
     recipe_id: str | None = None
+    centring_ended: bool = False
+    dead_letters: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     failure: str | None = None
     over: bool = False
 
@@ -52,7 +58,10 @@ class Findings:
                 self.recipe_id = event.get("recipe_id")
             case "image":
                 self.images[result["file-number"]] = result
+            case "dead-letter":
+                self.dead_letters.append((str(event.get("service")), str(event.get("reason"))))
             case "centre":
+                self.centring_ended = True
                 self.centre = result["results"][0] if result.get("results") else None
             case "end":
                 self.over = True
@@ -67,6 +76,12 @@ class Findings:
             self.images[number]["n_spots_total"] if number in self.images else math.nan
             for number in range(1, self.plan.grid.size + 1)
         ]
+
+    @property
+    def missing(self) -> list[str]:
+        """File names of the images that were not analysed."""
+        plan = self.plan
+        return [plan.file_name(n) for n in range(1, plan.grid.size + 1) if n not in self.images]
 
     @property
     def found_centre(self) -> tuple[float, float] | None:
@@ -159,9 +174,29 @@ def _table(findings: Findings) -> Table:
     return table
 
 
+def failure_lines(findings: Findings) -> list[str]:
+    """Say what failed, if anything did: the images that are missing, and each reason once."""
+    missing = findings.missing
+    lines: list[str] = []
+    if missing:
+        shown = ", ".join(missing[:_MOST_NAMES]) + (", ..." if len(missing) > _MOST_NAMES else "")
+        lines.append(f"Not analysed: {len(missing)} of {findings.plan.grid.size} images: {shown}")
+    reasons = Counter(findings.dead_letters)
+    for (service, reason), count in list(reasons.items())[:_MOST_NAMES]:
+        times = f" ({count} times)" if count > 1 else ""
+        lines.append(f"{printable(service)} set a message aside{times}: {printable(reason, 1000)}")
+    if len(reasons) > _MOST_NAMES:
+        lines.append(f"... and for {len(reasons) - _MOST_NAMES} more reasons, which --json prints.")
+    if findings.failure and not reasons:
+        lines.append(f"Failed: {printable(findings.failure, 1000)}")
+    return lines
+
+
 def centre_text(findings: Findings) -> str:
     """Say where the crystal is, and how far that is from the truth where it is known."""
     found = findings.found_centre
+    if found is None and not findings.centring_ended:
+        return "Where the crystal is was not found out: the centring needs every image."
     if found is None:
         return "No crystal was found."
     best = findings.centre.get("best_image") if findings.centre else None

@@ -54,15 +54,48 @@ def test_real_frames_are_analysed_as_well(tmp_path: Path) -> None:
 def test_what_is_printed_for_people_says_what_to_try_next(tmp_path: Path) -> None:
     done = demo("--seed", 3, "--directory", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
+    assert "of 140 images analysed" in done.stderr
     assert "The crystal's centre is at box" in done.stdout
     assert "140 rows in ISPyB, 140 datagrams" in done.stdout
-    following = [line.split() for line in done.stdout.splitlines() if line.strip().startswith("parvis ")]
-    assert len(following) == 3
+    following = [line.split() for line in done.stdout.splitlines() if " -m parvis " in line]
+    assert [command[3] for command in following] == ["analyse", "find", "recipe"]
     for command in following:
-        tried = subprocess.run(
-            [sys.executable, "-m", *command], capture_output=True, text=True, timeout=60, check=False
-        )
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert tried.returncode == 0, f"{command}: {tried.stderr}"
+        if command[3] == "analyse":
+            assert " 326 " in tried.stdout, "not the image with the most spots"
+    assert done.stdout.splitlines()[-1].endswith(f" MB. To remove it: rm -r {tmp_path / 'demo'}")
+
+
+def test_images_that_cannot_be_analysed_are_named_with_the_reason(tmp_path: Path) -> None:
+    frames = [tmp_path / f"grid_1_{number:05d}.cbf" for number in (1, 2, 3)]
+    scan = [sys.executable, "-m", "parvis_services.simulate", "grid", str(tmp_path), "--columns", "3"]
+    subprocess.run([*scan, "--rows", "1"], check=True, capture_output=True)
+    content = frames[1].read_bytes()
+    start = content.index(b"\x0c\x1a\x04\xd5") + 4
+    frames[1].write_bytes(content[:start] + b"\x80\xff\x7f" * 100 + content[start + 300 :])
+    # As a shell puts them where a pattern has no quotes.
+    done = demo("--images", *frames, "--directory", tmp_path / "demo")
+    assert done.returncode == 1
+    assert "Not analysed: 1 of 3 images: grid_1_00002.cbf" in done.stdout
+    assert "PerImageAnalysis set a message aside" in done.stdout
+    assert "the centring needs every image" in done.stdout
+    assert "No crystal" not in done.stdout
+
+
+def test_files_without_the_option_are_refused() -> None:
+    done = demo("frame_1.cbf")
+    assert done.returncode == 2
+    assert "frames come after --images" in done.stderr
+
+
+def test_frames_that_cannot_be_read_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"a_{number}.cbf").write_text("no image\n")
+    done = demo("--images", tmp_path / "*.cbf")
+    assert done.returncode == 1
+    assert "a_1.cbf is not a CBF image" in done.stderr
+    assert "Starting" not in done.stderr
 
 
 @pytest.mark.parametrize(
