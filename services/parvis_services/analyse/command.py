@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parvis.cli.group import INTERRUPTED
+
 if TYPE_CHECKING:
     from parvis_services.xray.parameters import AnalysisParameters
     from parvis_services.xray.statistics import ImageAnalysis
@@ -101,7 +103,11 @@ def analyse(
             where = {"file": file} if frame is None else {"file": file, "frame": frame}
             click.echo(orjson.dumps({**where, **result.as_dict()}))
     else:
-        _print_table(list(results))
+        done, interrupted = _collect(results)
+        _print_table(done)
+        if interrupted:
+            click.echo("Interrupted: not all was done.", err=True)
+            sys.exit(INTERRUPTED)
     if failures:
         sys.exit(1)
 
@@ -131,21 +137,36 @@ def _results(
 
 
 def _frame_numbers(file: str, frames: slice | None) -> range | list[None]:
-    from parvis_services.xray.errors import FrameRangeError
-    from parvis_services.xray.images import count_frames
+    from parvis_services.xray.images import expected_frames
 
-    count = count_frames(file)
+    count = expected_frames(file)
     if count is None:
         return [None]
-    numbers = range(count)[frames or slice(None)]
-    if not numbers:
-        raise FrameRangeError(file, f"it has {count} frames, numbered from 0: none of them was asked for")
-    return numbers
+    # A frame that is not there is tried all the same: what comes of it says why.
+    wanted = frames or slice(0, None)
+    return range(count)[wanted] or range(wanted.start, wanted.start + 1)
 
 
 def _report(message: str, failures: list[str]) -> None:
     failures.append(message)
     click.echo(f"Error: {message}", err=True)
+
+
+def _collect(
+    results: Iterator[tuple[str, int | None, ImageAnalysis]],
+) -> tuple[list[tuple[str, int | None, ImageAnalysis]], bool]:
+    """All results, or those until Ctrl-C and True; on a terminal, stderr shows how many there are."""
+    from rich.console import Console
+
+    done: list[tuple[str, int | None, ImageAnalysis]] = []
+    with Console(stderr=True).status("Analysing ...") as status:
+        try:
+            for result in results:
+                done.append(result)
+                status.update(f"Analysing ... {len(done)} done")
+        except KeyboardInterrupt:
+            return done, True
+    return done, False
 
 
 def _print_table(results: list[tuple[str, int | None, ImageAnalysis]]) -> None:
@@ -154,6 +175,7 @@ def _print_table(results: list[tuple[str, int | None, ImageAnalysis]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     files = {file for file, _, _ in results}
     short = len({Path(file).name for file in files}) == len(files)
@@ -174,7 +196,7 @@ def _print_table(results: list[tuple[str, int | None, ImageAnalysis]]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for file, frame, result in results:
         table.add_row(
-            Path(file).name if short else file,
+            Text(click.format_filename(file, shorten=short)),
             *(["" if frame is None else str(frame)] if with_frames else []),
             str(result.n_spots_total),
             str(result.n_spots_no_ice),

@@ -52,6 +52,7 @@ class FrameMap:
     Attributes:
         declared: How many frames there will be, where the file says so: in the length of its dataset of all
             frames; else None.
+        absent: Why a file that it links to cannot be read, for one that was found so; or None.
 
     Raises:
         ImageError: It does not say where its images are.
@@ -60,6 +61,7 @@ class FrameMap:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._more_to_come = False
+        self.absent: UnfinishedImageError | None = None
         try:
             whole = self._signal()
             self.declared = None if whole is None or whole.ndim < 3 else len(whole)
@@ -84,6 +86,10 @@ class FrameMap:
             total = max(total, segment.first + (segment.frames(dataset) if dataset.ndim > 2 else 1))
         return total
 
+    def expected(self) -> int:
+        """How many frames to look for, so that one whose file is missing is not overlooked; at least one."""
+        return max(self.count() + self._more_to_come, self.declared or 0, 1)
+
     def first_dataset(self) -> h5py.Dataset | None:
         """The first dataset of images whose file is there."""
         return next((dataset for _, dataset in self._present()), None)
@@ -100,7 +106,8 @@ class FrameMap:
             self._use(self._find_segments())
             found = self._search(frame)
             if found is None and self._more_to_come:
-                raise UnfinishedImageError(self._tree.path, f"frame {frame} is not written yet")
+                why = f": {self.absent.reason}" if self.absent else ""
+                raise UnfinishedImageError(self._tree.path, f"frame {frame} is not written yet{why}")
         if found is None:
             reason = f"there is no frame {frame}: it has {self.count()}, numbered from 0"
             raise FrameRangeError(self._tree.path, reason)
@@ -186,7 +193,8 @@ class FrameMap:
         for name in names:
             try:
                 dataset = self._dataset(f"{group.name}/{name}", file)
-            except UnfinishedImageError:
+            except UnfinishedImageError as error:
+                self.absent = error
                 break
             refresh(dataset)
             segments.append(_Segment(first, len(dataset), 0, f"{group.name}/{name}", file))
@@ -208,8 +216,8 @@ class FrameMap:
         for segment in self._segments:
             try:
                 yield segment, self._dataset(segment.path, segment.file)
-            except UnfinishedImageError:
-                continue
+            except UnfinishedImageError as error:
+                self.absent = self.absent or error
 
     def _search(self, frame: int) -> tuple[h5py.Dataset, int] | None:
         """The dataset that has a frame, and where in it."""

@@ -152,6 +152,20 @@ def count_frames(path: str | Path) -> int | None:
     return nexus.count_frames(path)
 
 
+def expected_frames(path: str | Path) -> int | None:
+    """How many frames an HDF5 file has or is to have, at least one, as far as it says so.
+
+    None for a file of one image. To read one of these frames fails, and names the file that is missing or
+    damaged, where `count_frames` leaves it out. Raises as `open_image`.
+    """
+    path = Path(path)
+    if not _signature(path).startswith(_HDF5_SIGNATURE):
+        return None
+    from parvis_services.xray import nexus
+
+    return nexus.expected_frames(path)
+
+
 def is_cbf(path: str | Path) -> bool:
     """Whether a file seems to be a CBF image, compressed or not. Raises as `open_image`."""
     return _signature(Path(path)).startswith(_CBF_SIGNATURES)

@@ -83,11 +83,18 @@ def count_frames(path: Path) -> int:
         return FrameMap(tree).count()
 
 
+def expected_frames(path: Path) -> int:
+    """How many frames there are or will be, at least one. Raises as `images.open_image`."""
+    with closing(Tree(path)) as tree:
+        return FrameMap(tree).expected()
+
+
 def _learn(tree: Tree) -> _Known:
     frames = FrameMap(tree)
     first = frames.first_dataset()
     if first is None:
-        raise UnfinishedImageError(tree.path, "there are no images in it (yet)")
+        why = f": {frames.absent.reason}" if frames.absent else ""
+        raise UnfinishedImageError(tree.path, f"there are no images in it (yet){why}")
     shape: tuple[int, ...] = first.shape[1:] if first.ndim > 2 else first.shape
     try:
         dtype = _counts_type(first.dtype)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from made_nxmx import SHAPE, counts, write_images
+from made_nxmx import SHAPE, counts, describe, write_images
 from parvis_services.analyse.command import analyse
 from parvis_services.simulate.cbf import write_cbf
 from parvis_services.simulate.header import Header
@@ -155,7 +157,72 @@ def test_wrong_usage(arguments, says):
 def test_frames_that_a_file_does_not_have(master):
     result = run(master, "--frames", "7:9")
     assert result.exit_code == 1
-    assert "it has 5 frames, numbered from 0" in result.stderr
+    assert "there is no frame 7: it has 5, numbered from 0" in result.stderr
+
+
+def linked(path: Path, *data_files: str, virtual: bool) -> str:
+    """A master file of data files of two frames each."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        describe(file)
+        entry_data = file["entry/data"]
+        assert isinstance(entry_data, h5py.Group)
+        whole = h5py.VirtualLayout((2 * len(data_files), *SHAPE), "u4")
+        for number, name in enumerate(data_files):
+            with h5py.File(path.parent / name, "w") as data_file:
+                data_file["data"] = counts(2)
+            whole[2 * number : 2 * number + 2] = h5py.VirtualSource(name, "data", (2, *SHAPE))
+            if not virtual:
+                entry_data[f"data_{number + 1:06}"] = h5py.ExternalLink(name, "data")
+        if virtual:
+            entry_data.create_virtual_dataset("data", whole)
+    return str(path)
+
+
+@pytest.mark.parametrize("virtual", [True, False])
+@pytest.mark.parametrize("frames", [[], ["--frames", "0:3"], ["--frames", "2"]])
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+@pytest.mark.parametrize("first_too", [True, False])
+def test_the_data_file_that_is_missing_or_damaged_is_named(
+    tmp_path: Path, virtual: bool, frames: list[str], damage: str, first_too: bool
+):
+    master = linked(tmp_path / "x.nxs", "x_000001.h5", "x_000002.h5", virtual=virtual)
+    for name in ["x_000001.h5"] * first_too + ["x_000002.h5"]:
+        data = tmp_path / name
+        whole = data.read_bytes()
+        data.unlink()
+        if damage == "cut":
+            data.write_bytes(whole[:3000])
+    result = run(master, "--json", *frames)
+    assert result.exit_code == 1
+    assert len(lines(result)) == (0 if first_too or frames == ["--frames", "2"] else 2)
+    (error,) = result.stderr.splitlines()
+    says = "is not there" if damage == "missing" else "is shorter than it should be"
+    assert f"x_00000{1 if first_too else 2}.h5, to which it links, {says}" in error
+
+
+def test_brackets_of_a_name_stay(tmp_path: Path, cbf: str):
+    named = Path(cbf).rename(tmp_path / "x[bold]_0001.cbf")
+    assert "x[bold]_0001.cbf" in run(str(named)).stdout
+
+
+def test_what_was_done_is_shown_when_interrupted(cbf: str):
+    many = [cbf] * 20_000
+    program = "from parvis.cli import main; main()"
+    master, slave = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "analyse", *many], stdout=subprocess.PIPE, stderr=slave, text=True
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while b" 1 done" not in shown and b"0 done" not in shown:
+            shown += os.read(master, 4096)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    os.close(master)
+    assert process.returncode == 130
+    assert 1 <= output.count("grid_0001.cbf") < len(many)
 
 
 def test_the_command_is_part_of_parvis(cbf):
