@@ -149,7 +149,8 @@ def _frame_numbers(file: str, frames: slice | None) -> range | list[None]:
 
 def _report(message: str, failures: list[str]) -> None:
     failures.append(message)
-    click.echo(f"Error: {message}", err=True)
+    # Given as a file, as it is while the progress is shown, which the line would otherwise run into.
+    click.echo(f"Error: {message}", file=sys.stderr)
 
 
 def _collect(
