@@ -190,6 +190,28 @@ def test_shell_completes_commands_recipes_and_environments(tmp_path: Path, monke
     assert complete("parvis g", monkeypatch) == ["go"]
     assert complete("parvis go -r my", monkeypatch) == ["my-archive"]
     assert complete("parvis go -e li", monkeypatch) == ["live"]
+    assert complete("parvis -e li", monkeypatch) == ["live"]
+    assert complete("parvis recipe check my", monkeypatch) == ["my-archive"]
+
+
+def test_shell_completes_services_and_files(monkeypatch: pytest.MonkeyPatch):
+    assert complete("parvis service -s filew", monkeypatch) == ["FileWatcher"]
+    assert complete("parvis up Dispatcher filew", monkeypatch) == ["FileWatcher"]
+    completed = CliRunner().invoke(
+        main,
+        [],
+        prog_name="parvis",
+        env={"_PARVIS_COMPLETE": "bash_complete", "COMP_WORDS": "parvis go -f my", "COMP_CWORD": "3"},
+    )
+    assert completed.stdout == "file,my\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["", "go", "service", "up", "broker", "recipe check", "completion", "find"]
+)
+def test_help_fits_a_terminal(command: str):
+    lines = CliRunner().invoke(main, [*command.split(), "-h"], terminal_width=80).stdout.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
 
 
 def configured(*arguments: str, logs: bool = False) -> Config:

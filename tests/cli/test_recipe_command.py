@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from parvis.cli.recipe import recipe
 from parvis.config import shipped_recipes
+from parvis.service import registry
 
 GRIDSCAN = "per-image-analysis-gridscan"
 
@@ -54,6 +55,23 @@ def test_the_shipped_recipes_pass() -> None:
     result = run("check", *names, "--given", "gda_host", "--given", "gda_port")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [f"{name}: no problem found" for name in names]
+
+
+def test_services_that_cannot_be_loaded_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    information = tmp_path / "parvis_other-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: parvis-other\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[parvis.services]\nAway = parvis_no_such_module:Away\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry.find_services.cache_clear()
+    result = run("check", write(tmp_path / "right.json"), "--json")
+    registry.find_services.cache_clear()
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)[0]["problems"] == []
+    assert result.stderr.splitlines() == [
+        "Note: Away cannot be loaded, so its queue is not known: "
+        "ModuleNotFoundError: No module named 'parvis_no_such_module'"
+    ]
 
 
 def test_problems_are_printed_with_file_and_place(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import click
 
-from parvis.cli.options import complete_recipes, json_option
+from parvis.cli.completion import complete_recipes
+from parvis.cli.options import json_option
 
 if TYPE_CHECKING:
     from parvis.config import Config

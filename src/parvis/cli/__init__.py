@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from parvis.cli.completion import complete_environments
 from parvis.cli.group import CommandTable
 
 _COMMANDS = {
@@ -37,6 +38,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     "environments",
     metavar="ENV",
     multiple=True,
+    shell_complete=complete_environments,
     help="Environment of the configuration to use, such as live or test. May be repeated.",
 )
 @click.option(

@@ -12,8 +12,8 @@ _MEBIBYTE = 1024 * 1024
 @click.command(
     epilog="""\b
 Examples:
-  parvis broker                                   a broker at 127.0.0.1:61613, all in memory
-  parvis broker --journal /var/lib/parvis/q.db    messages survive a restart
+  parvis broker                                  at 127.0.0.1:61613, in memory
+  parvis broker --journal /var/lib/parvis/q.db   messages survive a restart
   PARVIS_BROKER_PASSCODE=... parvis broker --login parvis
 """
 )

@@ -3,13 +3,42 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
 
 _HOW = {
     "bash": 'eval "$(parvis completion bash)"',
     "zsh": 'eval "$(parvis completion zsh)"',
     "fish": "parvis completion fish | source",
 }
+
+
+def complete_environments(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of an environment of the configuration."""
+    from parvis.config import environment_names
+
+    return [CompletionItem(name) for name in environment_names() if name.startswith(incomplete)]
+
+
+def complete_recipes(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of a recipe."""
+    from parvis.config import Config
+    from parvis.recipe.library import recipe_directories, recipes
+
+    known = recipes(recipe_directories(Config.load()))
+    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
+
+
+def complete_services(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of a service, in any case."""
+    from parvis.service.registry import find_services
+
+    return [CompletionItem(name) for name in find_services() if name.lower().startswith(incomplete.lower())]
 
 
 @click.command(

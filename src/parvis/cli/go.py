@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from parvis.cli.completion import complete_recipes
 from parvis.cli.dropfile import drop_file, store
-from parvis.cli.options import complete_recipes, json_option, with_config
+from parvis.cli.options import json_option, with_config
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ Examples:
     shell_complete=complete_recipes,
     help="Name of a recipe to run. May be repeated.",
 )
-@click.option("-f", "--file", "recipe_file", metavar="FILE", help="Run the recipe in this file.")
+@click.option(
+    "-f", "--file", "recipe_file", metavar="FILE", type=click.Path(), help="Run the recipe in this file."
+)
 @click.option(
     "-s",
     "--set",

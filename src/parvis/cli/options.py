@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
-from click.shell_completion import CompletionItem
 
+from parvis.cli.completion import complete_environments
 from parvis.config import Config, ConfigError
 
 Function: TypeAlias = Callable[..., Any]
@@ -36,24 +36,6 @@ _STOMP_CONF_KEYS = {
 }
 
 
-def _complete_environments(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from parvis.config import environment_names
-
-    return [CompletionItem(name) for name in environment_names() if name.startswith(incomplete)]
-
-
-def complete_recipes(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Complete the name of a recipe."""
-    from parvis.recipe.library import recipe_directories, recipes
-
-    known = recipes(recipe_directories(Config.load()))
-    return [CompletionItem(name) for name in known if name.startswith(incomplete)]
-
-
 _CONFIG_OPTIONS: list[Callable[[Function], Function]] = [
     click.option(
         "-e",
@@ -61,7 +43,7 @@ _CONFIG_OPTIONS: list[Callable[[Function], Function]] = [
         "environments",
         metavar="ENV",
         multiple=True,
-        shell_complete=_complete_environments,
+        shell_complete=complete_environments,
         help="Environment of the configuration to use, such as live or test. May be repeated.",
     ),
     click.option("--live", is_flag=True, hidden=True),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from parvis.cli.completion import complete_recipes
 from parvis.cli.options import json_option
 
 if TYPE_CHECKING:
@@ -28,12 +29,8 @@ class _Unusable(click.ClickException):
     exit_code = 2
 
 
-def _complete(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from parvis.config import Config
-    from parvis.recipe.library import recipe_directories, recipes
-
-    known = [name for name in recipes(recipe_directories(Config.load())) if name.startswith(incomplete)]
-    return [CompletionItem(name) for name in known] or [CompletionItem(incomplete, type="file")]
+def _complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    return complete_recipes(ctx, parameter, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 @click.group()
@@ -75,6 +72,7 @@ def check(names: tuple[str, ...], given: tuple[str, ...], as_json: bool) -> None
     import orjson
 
     config = _config()
+    _note_broken_services()
     found: list[dict[str, Any]] = []
     code = 0
     for name in names:
@@ -213,6 +211,16 @@ def _problems(text: bytes, config: Config, given: Sequence[str]) -> list[Problem
     known = known_placeholders()
     names = None if known is None else known | set(given)
     return check(loaded, contracts(), names, _external_queues(config))
+
+
+def _note_broken_services() -> None:
+    """Say which services are not known here, as nodes that name their queues are then called wrong."""
+    from parvis.recipe.problem import printable
+    from parvis.service.registry import broken_services
+
+    for name, reason in broken_services().items():
+        text = printable(" ".join(reason.split()), 200)
+        click.echo(f"Note: {name} cannot be loaded, so its queue is not known: {text}", err=True)
 
 
 def _external_queues(config: Config) -> list[str]:

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import CompletionItem
 
+from parvis.cli.completion import complete_services
 from parvis.cli.options import json_option, with_config
 from parvis.config import Config
-
-
-def _complete_services(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    from parvis.service.registry import find_services
-
-    return [CompletionItem(name) for name in find_services() if name.lower().startswith(incomplete.lower())]
 
 
 @click.command(
@@ -31,7 +23,7 @@ Examples:
     "--service",
     "name",
     metavar="NAME",
-    shell_complete=_complete_services,
+    shell_complete=complete_services,
     help="Service to run; the first letters are enough, capitals do not matter.",
 )
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Run N supervised instances.")

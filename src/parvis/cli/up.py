@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import click
 
+from parvis.cli.completion import complete_services
 from parvis.cli.options import with_config
 from parvis.config import Config, ConfigError
 
@@ -18,16 +19,16 @@ _MOST_INSTANCES = 1000
 @click.command(
     epilog="""\b
 Examples:
-  parvis up                                     one of each known service
-  parvis up Dispatcher FileWatcher perim=4      these, and four of PerImageAnalysis
-  parvis up --file beamline.yml                 those that the file lists:
+  parvis up                                  one of each known service
+  parvis up Dispatcher FileWatcher perim=4   these, four of PerImageAnalysis
+  parvis up --file beamline.yml              those that the file lists:
 \b
       services:
         Dispatcher: 1
         PerImageAnalysis: 4
 """
 )
-@click.argument("services", nargs=-1, metavar="[NAME[=COUNT]]...")
+@click.argument("services", nargs=-1, metavar="[NAME[=COUNT]]...", shell_complete=complete_services)
 @click.option(
     "-f",
     "--file",
