@@ -10,11 +10,12 @@ EXAMPLES = """
 \b
 Examples:
   python -m parvis_services.ispyb create-schema sqlite:///ispyb.sqlite
-  PARVIS_ISPYB_URL=mysql+pymysql://... python -m parvis_services.ispyb create-schema
+  export PARVIS_ISPYB_URL=mysql+pymysql://...
+  python -m parvis_services.ispyb create-schema
 """
 
 
-@click.group(epilog=EXAMPLES)
+@click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Prepare a metadata database for a trial; a site's own is prepared by its administrators."""
 

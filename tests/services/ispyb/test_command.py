@@ -27,6 +27,13 @@ def test_makes_tables_that_take_a_data_collection(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.parametrize("command", [[], ["create-schema"]])
+def test_help_fits_a_terminal(command: list[str]) -> None:
+    result = CliRunner().invoke(main, [*command, "-h"], terminal_width=80)
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if len(line) > 80] == []
+
+
 def test_leaves_what_is_there_alone(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ispyb.sqlite'}"
     create(url)
