@@ -24,9 +24,11 @@ def start(
     stderr: int | IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a module on a leash: its name and arguments, with environment variables beside ours."""
+    # In a session of its own: a Ctrl-C is for who started it, which says so once.
     return subprocess.Popen(
         [sys.executable, "-m", "parvis_services.demo.leash", *module],
         env=os.environ | dict(environment or {}),
+        start_new_session=True,
         stdin=subprocess.PIPE,
         stdout=stdout,
         stderr=stderr,

@@ -196,7 +196,7 @@ def centre_text(findings: Findings) -> str:
     """Say where the crystal is, and how far that is from the truth where it is known."""
     found = findings.found_centre
     if found is None and not findings.centring_ended:
-        return "Where the crystal is was not found out: the centring needs every image."
+        return "The centre was not determined: the centring needs every image."
     if found is None:
         return "No crystal was found."
     best = findings.centre.get("best_image") if findings.centre else None
