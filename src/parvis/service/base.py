@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -148,7 +149,7 @@ def _dump(payload: Any) -> Any:
     return payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
 
 
-class Service(Generic[PayloadT, ParametersT]):
+class Service(ABC, Generic[PayloadT, ParametersT]):
     """A service: handles one message at a time, keeps nothing between them.
 
     A subclass declares its contract in class attributes and implements `process`. It may override `start` and
@@ -193,6 +194,7 @@ class Service(Generic[PayloadT, ParametersT]):
     def stop(self) -> None:
         """Close what `start` opened; called once after the last message."""
 
+    @abstractmethod
     def process(self, payload: PayloadT, step: Step[ParametersT]) -> None:
         """Handle one message.
 
@@ -200,7 +202,6 @@ class Service(Generic[PayloadT, ParametersT]):
             Reject: The message is no good.
             Retry: Not now.
         """
-        raise NotImplementedError(f"{type(self).__name__} implements no process")
 
 
 class BatchService(Service[PayloadT, ParametersT]):
@@ -219,9 +220,9 @@ class BatchService(Service[PayloadT, ParametersT]):
         """Whether the batch, to which a message has just been added, should be handled now."""
         return False
 
+    @abstractmethod
     def process_batch(self, batch: Sequence[tuple[PayloadT, Step[ParametersT]]]) -> None:
         """Handle the messages of a batch, in order of arrival. Raises as `process`."""
-        raise NotImplementedError(f"{type(self).__name__} implements no process_batch")
 
     def process(self, payload: PayloadT, step: Step[ParametersT]) -> None:
         """Handle a batch of one."""
