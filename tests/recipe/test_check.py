@@ -343,7 +343,9 @@ MISTAKES = [
     ),
     (
         change_all(
-            put("1", "parameters", "pattern-start", value=9), put("1", "parameters", "pattern-end", value=3)
+            put("1", "parameters", "pattern", value="/data/grid.cbf"),
+            put("1", "parameters", "pattern-start", value=9),
+            put("1", "parameters", "pattern-end", value=3),
         ),
         "error",
         WATCHER,

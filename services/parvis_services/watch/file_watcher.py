@@ -72,7 +72,8 @@ class WatchParameters(Model):
     @classmethod
     def _behind_the_start(cls, value: int | None, info: ValidationInfo) -> int | None:
         start = info.data.get("pattern_start")
-        if info.data.get("pattern") is not None and start is not None and value is not None:
+        # A pattern that is wrong itself is not in the data.
+        if info.data.get("pattern", "") is not None and start is not None and value is not None:
             check_range(start, value)
         return value
 
