@@ -192,6 +192,10 @@ def test_a_recipe_with_an_unknown_queue_is_found_before_it_runs(place: Facility)
     assert done.returncode == 1
     assert "per_image_analysys" in done.stdout + done.stderr
     assert "per_image_analysis" in done.stdout + done.stderr
+    scan = place.new_grid(COMPRESSED, 1)
+    started = place.parvis("go", "-f", str(file), scan.dcid)
+    assert started.returncode == 0
+    assert "per_image_analysys" in started.stderr
 
 
 def broken_series(scan: Scan) -> Path:

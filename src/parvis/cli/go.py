@@ -8,7 +8,7 @@ import os
 import queue
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -157,7 +157,18 @@ def go(
     job.drop() if drop else job.send()
     submitted = identifier is not None and reprocessing
     say.line(f"\nReprocessing task submitted for ID {identifier}." if submitted else "\nSubmitted.")
+    if recipe_file:
+        _warn_of_mistakes(recipe_file, config, parameters)
     job.follow()
+
+
+def _warn_of_mistakes(recipe_file: str, config: Config, parameters: Iterable[str]) -> None:
+    """Say what will not work in a recipe that nobody may have checked; it is on its way already."""
+    from parvis.cli.recipe import problems_of
+
+    for problem in problems_of(Path(recipe_file).read_bytes(), config, parameters):
+        if problem.severity == "error":
+            click.echo(f"Warning: {recipe_file}: {problem}", err=True)
 
 
 def _variable(text: str) -> tuple[str, str]:

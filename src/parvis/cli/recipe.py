@@ -13,7 +13,7 @@ from parvis.cli.completion import complete_recipes
 from parvis.cli.options import json_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from parvis.config import Config
     from parvis.recipe.graph import Recipe
@@ -77,7 +77,7 @@ def check(names: tuple[str, ...], given: tuple[str, ...], as_json: bool) -> None
     code = 0
     for name in names:
         try:
-            problems = _problems(_read(name, config), config, given)
+            problems = problems_of(_read(name, config), config, given)
         except _Unusable as error:
             click.echo(f"{name}: {error.message}", err=True)
             code = 2
@@ -197,7 +197,8 @@ def _loaded(name: str) -> Recipe:
     return Recipe.from_json(_read(name, _config()))
 
 
-def _problems(text: bytes, config: Config, given: Sequence[str]) -> list[Problem]:
+def problems_of(text: bytes, config: Config, given: Iterable[str]) -> list[Problem]:
+    """Return what is wrong with a recipe, `given` being names that it is filled in with besides."""
     from parvis.recipe.check import check
     from parvis.recipe.graph import Recipe
     from parvis.recipe.library import known_placeholders
