@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import threading
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ _CONNECT_ATTEMPT = 3.0
 _TICK = 1.0  # seconds between looks at the clock when nothing arrives
 _TRIES_AFTER_REFUSAL = 3
 _LONGEST_PAUSE = 30.0
+_PAUSE_TICK = 0.05
 
 
 class _Subscribed:
@@ -81,7 +81,7 @@ class Host:
         self._subscribed = [_Subscribed(service) for service in services]
         self._queue = queue
         self._inbox: SimpleQueue[tuple[_Subscribed, Message] | None] = SimpleQueue()
-        self._stopping = threading.Event()
+        self._stopping = False  # not an Event, whose lock a signal handler might find taken
         self._refused: dict[str, _Refused] = {}
         description: dict[str, Any] = {
             "service": ", ".join(service.name for service in services),
@@ -93,7 +93,7 @@ class Host:
 
     def stop(self) -> None:
         """Ask for the end: the message in hand is finished, the rest goes back. Any thread may ask."""
-        self._stopping.set()
+        self._stopping = True
         self._inbox.put(None)
 
     def run(self) -> None:
@@ -127,7 +127,7 @@ class Host:
     def _connect(self) -> bool:
         """Connect, in short attempts so that we can be told to stop; return whether there is a connection."""
         deadline = time.monotonic() + _CONNECT_LIMIT
-        while not self._stopping.is_set():
+        while not self._stopping:
             try:
                 self._transport.connect(timeout=_CONNECT_ATTEMPT)
             except Disconnected as error:
@@ -177,9 +177,9 @@ class Host:
         )
 
     def _loop(self) -> None:
-        while not self._stopping.is_set() and not is_orphan():
+        while not self._stopping and not is_orphan():
             item = self._next()
-            if item is not None and not self._stopping.is_set():
+            if item is not None and not self._stopping:
                 self._status.set(Status.PROCESSING)
                 self._take(*item)
             for subscribed in self._subscribed:
@@ -217,8 +217,8 @@ class Host:
     def _take_refused(self, subscribed: _Subscribed, message: Message, refused: _Refused) -> None:
         """Try a message once more whose settling was refused, on its own, and with less each time."""
         self._close_batch(subscribed)
-        self._stopping.wait(min(2.0 ** (refused.times - 1), _LONGEST_PAUSE))
-        if message.connection != self._transport.connection or self._stopping.is_set():
+        self._pause(min(2.0 ** (refused.times - 1), _LONGEST_PAUSE))
+        if message.connection != self._transport.connection or self._stopping:
             return
         if refused.times < _TRIES_AFTER_REFUSAL:
             self._settle(subscribed, [message], [self._handle(subscribed, message)])
@@ -267,6 +267,11 @@ class Host:
         else:
             outcomes = handle_batch(service, batch)
         self._settle(subscribed, batch.messages, outcomes)
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < end:
+            time.sleep(_PAUSE_TICK)
 
     def _settle(
         self, subscribed: _Subscribed, messages: Sequence[Message], outcomes: Sequence[Outcome]
