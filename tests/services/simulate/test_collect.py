@@ -166,5 +166,5 @@ def test_the_command_line(tmp_path):
 
 def test_the_command_line_says_what_is_wrong(tmp_path):
     done = simulate("grid", str(tmp_path), "--detector", "mar345")
-    assert done.returncode == 1
-    assert done.stderr.startswith("Error: no detector 'mar345'")
+    assert done.returncode == 2
+    assert "'mar345' is not one of 'pilatus-300k'" in done.stderr

@@ -284,7 +284,7 @@ def test_stopping_ends_connections_and_frees_the_port() -> None:
 
 
 def test_it_says_that_it_is_for_one_machine(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("DEBUG"), BrokerThread():
+    with caplog.at_level("DEBUG", "parvis.transport.embedded.server"), BrokerThread():
         pass
     assert "It is for one machine" in caplog.text
 
