@@ -20,8 +20,9 @@ import pytest
 
 from waiting import wait_until
 
-PROGRAMS = ("mariadbd", "mariadb-install-db")
-PACKAGE = "mariadb-server-core"  # the programs alone: no service that starts by itself
+PROGRAMS = ("mariadbd", "mariadb-install-db", "my_print_defaults")
+# The programs alone: no service that starts by itself. What writes the system tables is in the second.
+PACKAGES = ("mariadb-server-core", "mariadb-client-core")
 
 
 @dataclass
@@ -145,9 +146,11 @@ def _install() -> None:
     if all(_program(name) for name in PROGRAMS):
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        unavailable(f"MariaDB is not installed ({PACKAGE}), and only root with apt-get could install it")
+        unavailable(
+            f"MariaDB is not installed ({' '.join(PACKAGES)}), and only root with apt-get could install it"
+        )
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", PACKAGE]):
+    for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(
             ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *command],
             env=quiet,
