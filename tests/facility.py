@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from parvis.cli.up import service_command
 from parvis.service.supervisor import Supervisor
 from parvis_services.demo.stage import SERVICES, Listener
 from parvis_services.ispyb import collections
@@ -176,11 +177,7 @@ def facility(
         "PARVIS_LOGBOOK_LOCATION": str(directory / "logbook"),
         "PARVIS_FALLBACK_LOCATION": str(directory / "dropfiles"),
     }
-    commands = [
-        (name, [sys.executable, "-m", "parvis", "service", "-s", name])
-        for name, count in services.items()
-        for _ in range(count)
-    ]
+    commands = [(name, service_command(name)) for name, count in services.items() for _ in range(count)]
     supervisor = Supervisor(commands, environment, logs)
     thread = threading.Thread(target=supervisor.run, daemon=True)
     thread.start()

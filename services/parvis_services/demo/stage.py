@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from parvis.cli.up import service_command
 from parvis.service.supervisor import Supervisor
 from parvis.transport.base import Message, Transport
 from parvis.transport.embedded import BrokerThread
@@ -195,11 +195,7 @@ def _fill_database(url: str, plan: Plan, images: Path) -> int:
 
 @contextlib.contextmanager
 def _running_services(environment: Mapping[str, str], logs: Path) -> Iterator[None]:
-    commands = [
-        (name, [sys.executable, "-m", "parvis", "service", "-s", name])
-        for name, count in SERVICES.items()
-        for _ in range(count)
-    ]
+    commands = [(name, service_command(name)) for name, count in SERVICES.items() for _ in range(count)]
     supervisor = Supervisor(commands, environment, logs)
     thread = threading.Thread(target=supervisor.run, name="supervisor", daemon=True)
     thread.start()

@@ -107,10 +107,6 @@ class Step(Generic[ParametersT]):
         self._failure = error
         self._sends.clear()
 
-    def is_connected(self, output: str) -> bool:
-        """Whether the recipe does anything with what leaves at `output`."""
-        return bool(self._envelope.targets(output, self._contract.default_output))
-
     def connected_outputs(self) -> list[str]:
         """Names of the outputs that the recipe does something with."""
         outputs = self._envelope.node.get("output")
