@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,6 +140,20 @@ def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+class Pending(ABC):
+    """A transaction that the broker has not confirmed yet."""
+
+    @abstractmethod
+    def wait(self, timeout: float = 60) -> None:
+        """Return when the broker has confirmed it.
+
+        Raises:
+            Disconnected: No confirmation came within `timeout` seconds, or the connection was lost: what was
+                acknowledged comes again.
+            BrokerRefused: The broker refused the transaction: none of it happened.
+        """
+
+
 class Transport(ABC):
     """A connection to a broker.
 
@@ -210,19 +225,27 @@ class Transport(ABC):
         """Take no more. What is unacknowledged goes back to the broker."""
 
     @abstractmethod
-    def commit(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> None:
-        """Acknowledge and send in one transaction; return when the broker has confirmed it.
+    def begin(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> Pending:
+        """Acknowledge and send in one transaction, without waiting for the broker's confirmation.
+
+        Wait for one before you begin the next that acknowledges messages of the same subscription: as
+        acknowledgements are cumulative, the second would confirm what the first, if refused, has not.
 
         Args:
             acknowledge: Delivered messages, in order of delivery, with none left out before the last.
             sends: What to send.
-            timeout: Seconds to wait for the broker.
+            timeout: Seconds to wait for a connection, if nothing is acknowledged.
 
         Raises:
-            Disconnected: No confirmation came, or the messages were delivered by a connection that is gone:
-                they come again.
-            BrokerRefused: The broker refused the transaction: none of it happened.
+            Disconnected: The messages were delivered by a connection that is gone: they come again.
         """
+
+    def commit(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> None:
+        """As `begin`, and return when the broker has confirmed it. Raises as `begin` and `Pending.wait`."""
+        if not acknowledge and not sends:
+            return
+        deadline = time.monotonic() + timeout
+        self.begin(acknowledge, sends, timeout).wait(max(0.0, deadline - time.monotonic()))
 
     def send(self, *sends: Send, timeout: float = 60) -> None:
         """Send, all or nothing; return when the broker has confirmed. Raises as `commit`."""

@@ -19,6 +19,7 @@ from parvis.transport.base import (
     Callback,
     Disconnected,
     Message,
+    Pending,
     Send,
     Transport,
     TransportError,
@@ -55,6 +56,43 @@ class _Subscription:
     outstanding: deque[str] = field(default_factory=deque[str])
     accepted: bool = False
     refused: BrokerRefused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Written(Pending):
+    """A transaction that was written to a connection."""
+
+    connection: Connection
+    receipt: Receipt
+    acknowledges: bool
+
+    def wait(self, timeout: float = 60) -> None:
+        """As `Pending.wait`.
+
+        After anything but a confirmation, a connection on which messages were acknowledged must end: only
+        then does the broker hand them out again.
+        """
+        error = self._answer(timeout)
+        if error is None:
+            self.connection.useful = True
+            return
+        if self.acknowledges:
+            self.connection.close(str(error))
+        raise error
+
+    def _answer(self, timeout: float) -> TransportError | None:
+        broker = self.connection.broker
+        answered = self.receipt.wait(min(timeout, _SLOW_RECEIPT))
+        if not answered and timeout > _SLOW_RECEIPT:
+            logger.warning(
+                "%s has not confirmed a message for %g s: it may be holding senders back (flow control)",
+                broker,
+                _SLOW_RECEIPT,
+            )
+            answered = self.receipt.wait(timeout - _SLOW_RECEIPT)
+        if answered:
+            return self.receipt.error
+        return Disconnected(f"{broker} did not confirm in time; it may have happened")
 
 
 class StompTransport(Transport):
@@ -169,15 +207,13 @@ class StompTransport(Transport):
                 raise ValueError(f"there is no subscription {subscription}")
         self._cancel(subscription)
 
-    def commit(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> None:
-        """As `Transport.commit`. What acknowledges nothing waits for a lost connection to come back.
+    def begin(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> Pending:
+        """As `Transport.begin`. What acknowledges nothing waits for a lost connection to come back.
 
         Raises:
             ValueError: Messages are not acknowledged in the order of delivery, or a second time; or a message
                 has a header that is the transport's.
         """
-        if not acknowledge and not sends:
-            return
         self._keeper.forbid_callback()
         deadline = time.monotonic() + timeout
         frames = [send_frame(send, self.namespace) for send in sends]
@@ -190,11 +226,10 @@ class StompTransport(Transport):
                 with self._keeper.changed:  # acknowledgements must be written in the order of delivery
                     self._claim(acknowledge)
                     connection.write(data, receipt)
-                break
+                return _Written(connection, receipt, bool(acknowledge))
             except Disconnected:
                 if acknowledge:
                     raise
-        self._settle(connection, receipt, deadline - time.monotonic(), bool(acknowledge))
 
     def refuse(self, message: Message, timeout: float = 60) -> None:
         self._keeper.forbid_callback()
@@ -204,7 +239,7 @@ class StompTransport(Transport):
         with self._keeper.changed:
             self._claim([message])
             connection.write(encode(frame), receipt)
-        self._settle(connection, receipt, timeout, acknowledges=True)
+        _Written(connection, receipt, acknowledges=True).wait(timeout)
 
     def post(self, send: Send) -> None:
         frame = send_frame(send, self.namespace)
@@ -312,27 +347,3 @@ class StompTransport(Transport):
         for number, messages in by_subscription.items():
             for _ in messages:
                 self._subscriptions[number].outstanding.popleft()
-
-    def _settle(self, connection: Connection, receipt: Receipt, timeout: float, acknowledges: bool) -> None:
-        """Wait for the broker's answer, and raise unless it is a confirmation.
-
-        After anything else, a connection on which messages were acknowledged must end: only then does the
-        broker hand them out again.
-        """
-        answered = receipt.wait(min(timeout, _SLOW_RECEIPT))
-        if not answered and timeout > _SLOW_RECEIPT:
-            logger.warning(
-                "%s has not confirmed a message for %g s: it may be holding senders back (flow control)",
-                connection.broker,
-                _SLOW_RECEIPT,
-            )
-            answered = receipt.wait(timeout - _SLOW_RECEIPT)
-        error = receipt.error if answered else None
-        if not answered:
-            error = Disconnected(f"{connection.broker} did not confirm in time; it may have happened")
-        if error is None:
-            connection.useful = True
-            return
-        if acknowledges:
-            connection.close(str(error))
-        raise error

@@ -1,0 +1,59 @@
+"""What is told to those who watch a host: metrics, tracing and flow control are built on it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parvis.service.base import AnyService
+from parvis.service.handling import Outcome
+from parvis.transport.base import Message, Send, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """A message that was handled.
+
+    Attributes:
+        service: Who handled it.
+        message: The message.
+        outcome: What came of it.
+        seconds: How long the handling took; for a message of a batch, its share.
+    """
+
+    service: AnyService
+    message: Message
+    outcome: Outcome
+    seconds: float
+
+
+class Observer:
+    """Is told what a host does. All methods are called on the thread of the host, and must be quick.
+
+    A subclass overrides what it needs. What an observer raises is logged and changes nothing else.
+    """
+
+    def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
+        """The host is connected, and its services have started."""
+
+    def handling(
+        self,
+        service: AnyService,  # noqa: ARG002
+        messages: Sequence[Message],  # noqa: ARG002
+    ) -> contextlib.AbstractContextManager[None]:
+        """Entered around the handling of a message, or of a batch of messages."""
+        return contextlib.nullcontext()
+
+    def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:  # noqa: ARG002
+        """Return what is to leave because of a message: `sends`, with headers added or messages of its own."""
+        return sends
+
+    def committed(self, handled: Sequence[Handled]) -> None:
+        """The broker has confirmed a transaction with these messages."""
+
+    def uncommitted(self, handled: Sequence[Handled], reason: str) -> None:
+        """A transaction with these messages failed: they come again."""
+
+    def stopped(self) -> None:
+        """The host ends; its connection is still there."""
