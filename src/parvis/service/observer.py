@@ -46,7 +46,7 @@ class Observer:
         return contextlib.nullcontext()
 
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:  # noqa: ARG002
-        """Return what is to leave because of a message: `sends`, with headers added or messages of its own."""
+        """Return what is to leave because of a message: `sends`, perhaps with headers or messages added."""
         return sends
 
     def committed(self, handled: Sequence[Handled]) -> None:
