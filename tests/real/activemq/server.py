@@ -6,18 +6,22 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import socket
 import string
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from real.daemon import Starter, end, free_ports, make_certificates, openssl
 
 HERE = Path(__file__).parent
 LIBRARIES = Path("/usr/share/activemq/lib")
@@ -25,7 +29,6 @@ USERNAME = "parvis"
 PASSWORD = "parvis-test"
 _STORE_PASSWORD = "changeit"
 _START_TIMEOUT = 90.0
-_LIBC = ctypes.CDLL(None)
 
 
 class Unavailable(Exception):
@@ -79,7 +82,7 @@ class ActiveMQ:
         self.ca_file = directory / "conf" / "ca.pem"
         self.log_file = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._starter = ThreadPoolExecutor(max_workers=1)
+        self._starter = Starter()
         self._configure(disk_syncs)
 
     def start(self) -> None:
@@ -96,25 +99,13 @@ class ActiveMQ:
         command += [f"-Dactivemq.conf={conf}", f"-Dlog4j.configuration=file:{conf / 'log4j.properties'}"]
         command += ["-cp", ":".join(map(str, libraries)), "org.apache.activemq.console.Main"]
         command += ["start", f"xbean:file:{conf / 'activemq.xml'}"]
-        # Linux ties the process to the thread that starts it, and this thread lasts as long as ours.
-        process = self._process = self._starter.submit(self._launch, command).result()
+        process = self._process = self._starter.start(command, self.log_file)
         deadline = time.monotonic() + _START_TIMEOUT
         while not self._answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"ActiveMQ did not start: {self.log_file.read_text()[-2000:]}")
             time.sleep(0.1)
-
-    def _launch(self, command: list[str]) -> subprocess.Popen[bytes]:
-        with self.log_file.open("ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for us, who stop the broker in good order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only calls prctl
-            )
 
     def stop(self) -> None:
         """Stop in good order."""
@@ -126,14 +117,8 @@ class ActiveMQ:
 
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(how)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process, how)
 
     def _answers(self) -> bool:
         login = f"CONNECT\naccept-version:1.2\nhost:localhost\nlogin:{USERNAME}\npasscode:{PASSWORD}\n\n\0"
@@ -148,7 +133,12 @@ class ActiveMQ:
         conf = self.directory / "conf"
         for part in (conf, self.directory / "data", self.directory / "tmp"):
             part.mkdir(parents=True, exist_ok=True)
-        _make_certificates(conf)
+        make_certificates(conf)
+        openssl(
+            conf,
+            "pkcs12 -export -in server.pem -inkey server.key -name broker -out server.p12 "
+            f"-passout pass:{_STORE_PASSWORD}",
+        )
         template = string.Template((HERE / "activemq.xml").read_text())
         (conf / "activemq.xml").write_text(
             template.substitute(
@@ -167,38 +157,6 @@ class ActiveMQ:
             "log4j.appender.C.layout=org.apache.log4j.PatternLayout\n"
             "log4j.appender.C.layout.ConversionPattern=%d %-5p %c{1} %m%n\n"
         )
-
-
-def _die_with_parent() -> None:
-    # So that a killed test run leaves no broker behind: prctl(PR_SET_PDEATHSIG, SIGKILL).
-    _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now on loopback."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _make_certificates(conf: Path) -> None:
-    """A certificate authority, and a certificate from it for this machine."""
-    (conf / "server.cnf").write_text(
-        "subjectAltName=DNS:localhost,IP:127.0.0.1\nkeyUsage=digitalSignature,keyEncipherment\n"
-        "authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
-    )
-    for command in (
-        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=parvis-test-ca -keyout ca.key -out ca.pem "
-        "-addext keyUsage=critical,keyCertSign",
-        "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out server.pem "
-        "-extfile server.cnf",
-        "pkcs12 -export -in server.pem -inkey server.key -name broker -out server.p12 "
-        f"-passout pass:{_STORE_PASSWORD}",
-    ):
-        subprocess.run(["openssl", *command.split()], cwd=conf, check=True, capture_output=True)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,89 @@
+"""What the servers that tests start have in common: ports, certificates, an end with the test run."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+_LIBC = ctypes.CDLL(None)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now on loopback."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+
+
+class Starter:
+    """Starts processes that die with this one."""
+
+    def __init__(self) -> None:
+        # Linux ties a process to the thread that starts it, and this thread lasts as long as we do.
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    def start(
+        self, command: Sequence[str], log_file: Path, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that writes to the end of `log_file`; `environment` as for `Popen`."""
+        return self._thread.submit(_launch, command, log_file, environment).result()
+
+
+def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """Send a signal, and return when the process has ended; it is killed after 30 s."""
+    process.send_signal(how)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def make_certificates(directory: Path) -> None:
+    """Write a certificate authority (`ca.pem`), and from it `server.pem` and `server.key`, for localhost."""
+    (directory / "server.cnf").write_text(
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nkeyUsage=digitalSignature,keyEncipherment\n"
+        "authorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    )
+    openssl(
+        directory,
+        "req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=parvis-test-ca -keyout ca.key -out ca.pem "
+        "-addext keyUsage=critical,keyCertSign",
+        "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -out server.pem "
+        "-extfile server.cnf",
+    )
+
+
+def openssl(directory: Path, *commands: str) -> None:
+    """Run `openssl` in a directory."""
+    for command in commands:
+        subprocess.run(["openssl", *command.split()], cwd=directory, check=True, capture_output=True)
+
+
+def _launch(
+    command: Sequence[str], log_file: Path, environment: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
+    with log_file.open("ab") as log:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for us, who stop the server in good order
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only calls prctl
+        )
+
+
+def _die_with_parent() -> None:
+    # So that a killed test run leaves no server behind: prctl(PR_SET_PDEATHSIG, SIGKILL).
+    _LIBC.prctl(1, signal.SIGKILL, 0, 0, 0)

@@ -1,0 +1,23 @@
+"""The RabbitMQ of a test session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from real.mariadb import unavailable
+from real.rabbitmq.server import RabbitMQ, Unavailable, running
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ of this test session's own; whoever stops it starts it again."""
+    with ExitStack() as stack:
+        try:
+            broker = stack.enter_context(running())
+        except Unavailable as error:
+            unavailable(str(error))
+        else:
+            yield broker
