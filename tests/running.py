@@ -17,6 +17,7 @@ from parvis.config import Config
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.service.base import AnyService
 from parvis.service.host import Host
+from parvis.service.observer import Observer
 from parvis.transport.base import Message, Send, Transport
 from parvis.transport.stomp import StompTransport
 from waiting import wait_until
@@ -65,9 +66,11 @@ def connected(port: int) -> Generator[StompTransport]:
 
 
 @contextlib.contextmanager
-def hosted(port: int, *services: type[AnyService]) -> Generator[Host]:
+def hosted(
+    port: int, *services: type[AnyService], observers: Sequence[Observer] | None = None
+) -> Generator[Host]:
     """Services running in a thread of this process."""
-    host = Host(transport_to(port), [service(Config()) for service in services])
+    host = Host(transport_to(port), [service(Config()) for service in services], observers=observers)
     thread = threading.Thread(target=host.run, daemon=True)
     thread.start()
     try:

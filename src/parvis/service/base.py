@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from parvis.config import Config
 from parvis.recipe.envelope import Envelope
 from parvis.service.contract import Anything, Contract, Outputs
+from parvis.service.identity import anonymous
 from parvis.transport.base import Send
 
 PayloadT = TypeVar("PayloadT", bound=BaseModel)
@@ -28,7 +29,7 @@ class Reject(Exception):
 
     def __init__(self, reason: str, tell: Sequence[Send] = ()) -> None:
         super().__init__(reason)
-        self.tell = tell
+        self.tell = [anonymous(send) for send in tell]
 
 
 class Retry(Exception):
@@ -53,6 +54,8 @@ class Step(Generic[ParametersT]):
         parameters: What the recipe says under `parameters`, checked.
         header: Headers of the message.
         message_id: The broker's identifier of the message.
+        identity: What tells this message from all others. It is the same when the message is delivered or
+            tried again, and so good for the unique key of a row that must not be written twice.
         queue: Name of the queue that the message came by.
         redelivered: The message was handed out before, so that side effects may have happened already.
     """
@@ -65,12 +68,14 @@ class Step(Generic[ParametersT]):
         *,
         header: Mapping[str, str],
         message_id: str,
+        identity: str,
         queue: str,
         redelivered: bool,
     ) -> None:
         self.parameters = parameters
         self.header = header
         self.message_id = message_id
+        self.identity = identity
         self.queue = queue
         self.redelivered = redelivered
         self._contract = contract
@@ -138,7 +143,7 @@ class Step(Generic[ParametersT]):
 
     def send_to_queue(self, send: Send) -> None:
         """Send a message that is not part of this recipe."""
-        self._sends.append(send)
+        self._sends.append(anonymous(send))
 
 
 def _dump(payload: Any) -> Any:

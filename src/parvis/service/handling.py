@@ -18,6 +18,7 @@ from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
 from parvis.service.base import AnyBatchService, AnyService, Reject, Retry, Step
 from parvis.service.contract import Contract, explain
+from parvis.service.identity import identity_of
 from parvis.transport.base import Message, Send
 
 Result = Literal["done", "reject", "retry", "fail", "crash"]
@@ -88,6 +89,7 @@ def _read(service: AnyService, message: Message) -> Work:
         parameters,
         header=message.headers,
         message_id=message.message_id,
+        identity=identity_of(message),
         queue=message.destination,
         redelivered=message.redelivered,
     )

@@ -20,7 +20,10 @@ from parvis.observe.logs import process_label, recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage, parse_json
 from parvis.service.base import AnyService, BatchService
 from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
+from parvis.service.identity import identified
 from parvis.service.isolated import IsolatedService
+from parvis.service.observer import Handled, Observer
+from parvis.service.observers import Observers, default_observers
 from parvis.service.settling import CRASHES, bare_dead_letter, count, settle
 from parvis.service.status import Status, StatusBroadcast, host_id
 from parvis.service.supervisor import is_orphan
@@ -28,7 +31,7 @@ from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, Tr
 
 COMMAND_TOPIC = "command"
 _log = logging.getLogger("parvis.host")
-_CONNECT_LIMIT = 30.0
+_CONNECT_LIMIT = 10.0
 _CONNECT_ATTEMPT = 3.0
 _TICK = 1.0  # seconds between looks at the clock when nothing arrives
 _TRIES_AFTER_REFUSAL = 3
@@ -67,6 +70,7 @@ class Host:
         services: What to run. They share one thread: several light ones in a process save memory.
         queue: Queue to listen to in place of the one that the (single) service names.
         tag: A word shown on the status card.
+        observers: Who is told what happens here; by default those that the configuration asks for.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class Host:
         *,
         queue: str | None = None,
         tag: str | None = None,
+        observers: Sequence[Observer] | None = None,
     ) -> None:
+        self._observers = Observers(default_observers(services[0].config) if observers is None else observers)
         self._transport = transport
         self._subscribed = [_Subscribed(service) for service in services]
         self._queue = queue
@@ -111,6 +117,7 @@ class Host:
         self._status.set(Status.STARTING)
         try:
             with self._services_started():
+                self._observers.started(self._transport, [one.service for one in self._subscribed])
                 self._subscribe()
                 _log.info("ready: %s on %s", ", ".join(sorted(self._classes)), host_id())
                 self._loop()
@@ -122,6 +129,7 @@ class Host:
             raise
         finally:
             self._status.stop()
+            self._observers.stopped()
             self._transport.disconnect()
 
     def _connect(self) -> bool:
@@ -133,7 +141,7 @@ class Host:
             except Disconnected as error:
                 if time.monotonic() > deadline:
                     raise
-                _log.warning("no broker yet, trying again: %s", error)
+                _log.info("no broker yet, trying again: %s", error)
             else:
                 return True
         return False
@@ -207,12 +215,16 @@ class Host:
         elif isinstance(subscribed.service, BatchService):
             self._add_to_batch(subscribed, subscribed.service, message)
         else:
-            self._settle(subscribed, [message], [self._handle(subscribed, message)])
+            self._settle(subscribed, [self._handle(subscribed, message)])
 
-    def _handle(self, subscribed: _Subscribed, message: Message) -> Outcome:
-        if _killed_somebody(message):
-            return subscribed.isolated.handle([message])[0]
-        return handle(subscribed.service, message)
+    def _handle(self, subscribed: _Subscribed, message: Message) -> Handled:
+        begun = time.monotonic()
+        with self._observers.handling(subscribed.service, [message]):
+            if _killed_somebody(message):
+                outcome = subscribed.isolated.handle([message])[0]
+            else:
+                outcome = handle(subscribed.service, message)
+        return Handled(subscribed.service, message, outcome, time.monotonic() - begun)
 
     def _take_refused(self, subscribed: _Subscribed, message: Message, refused: _Refused) -> None:
         """Try a message once more whose settling was refused, on its own, and with less each time."""
@@ -221,11 +233,12 @@ class Host:
         if message.connection != self._transport.connection or self._stopping:
             return
         if refused.times < _TRIES_AFTER_REFUSAL:
-            self._settle(subscribed, [message], [self._handle(subscribed, message)])
+            self._settle(subscribed, [self._handle(subscribed, message)])
         elif refused.times == _TRIES_AFTER_REFUSAL:
-            self._settle(subscribed, [message], [Outcome("reject", reason=refused.reason)])
+            self._settle(subscribed, [self._rejected(subscribed, message, refused.reason)])
         elif refused.times == _TRIES_AFTER_REFUSAL + 1:
-            self._commit(subscribed, [message], [bare_dead_letter(self._transport, message, refused.reason)])
+            handled = self._rejected(subscribed, message, refused.reason)
+            self._commit(subscribed, [handled], [bare_dead_letter(self._transport, message, refused.reason)])
         else:
             _log.error("handed back to the broker for good: a message that it lets nobody set aside")
             with contextlib.suppress(Disconnected, BrokerRefused):
@@ -262,52 +275,61 @@ class Host:
             return
         if batch.messages[0].connection != self._transport.connection:
             return
-        if any(_killed_somebody(message) for message in batch.messages):
-            outcomes = subscribed.isolated.handle(batch.messages)
-        else:
-            outcomes = handle_batch(service, batch)
-        self._settle(subscribed, batch.messages, outcomes)
+        begun = time.monotonic()
+        with self._observers.handling(service, batch.messages):
+            if any(_killed_somebody(message) for message in batch.messages):
+                outcomes = subscribed.isolated.handle(batch.messages)
+            else:
+                outcomes = handle_batch(service, batch)
+        share = (time.monotonic() - begun) / len(batch.messages)
+        pairs = zip(batch.messages, outcomes, strict=True)
+        self._settle(subscribed, [Handled(service, message, outcome, share) for message, outcome in pairs])
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < end:
             time.sleep(_PAUSE_TICK)
 
-    def _settle(
-        self, subscribed: _Subscribed, messages: Sequence[Message], outcomes: Sequence[Outcome]
-    ) -> None:
+    @staticmethod
+    def _rejected(subscribed: _Subscribed, message: Message, reason: str) -> Handled:
+        return Handled(subscribed.service, message, Outcome("reject", reason=reason), 0)
+
+    def _settle(self, subscribed: _Subscribed, handled: Sequence[Handled]) -> None:
         sends: list[Send] = []
         try:
-            for message, outcome in zip(messages, outcomes, strict=True):
-                with recipe_context(_recipe_id(message) if outcome.result != "done" else None):
-                    sends += settle(self._transport, subscribed.service, message, outcome)
-            self._commit(subscribed, messages, sends)
+            for one in handled:
+                sends += self._sends(subscribed, one)
+            self._commit(subscribed, handled, sends)
         except Exception as error:  # noqa: BLE001 - the message is at fault, the host goes on
             _log.exception("what %s sends cannot be put into a frame", subscribed.service.name)
-            self._settle_what_can_be(subscribed, messages, outcomes, error)
+            self._settle_what_can_be(subscribed, handled, error)
+
+    def _sends(self, subscribed: _Subscribed, handled: Handled) -> Sequence[Send]:
+        message, outcome = handled.message, handled.outcome
+        with recipe_context(_recipe_id(message) if outcome.result != "done" else None):
+            sends = settle(self._transport, subscribed.service, message, outcome)
+        return self._observers.sending(handled, identified(message, sends))
 
     def _settle_what_can_be(
-        self,
-        subscribed: _Subscribed,
-        messages: Sequence[Message],
-        outcomes: Sequence[Outcome],
-        error: Exception,
+        self, subscribed: _Subscribed, handled: Sequence[Handled], error: Exception
     ) -> None:
         """Handle the messages of a batch one by one, and reject the one that cannot be settled."""
-        if len(messages) > 1:
-            for message in messages:
-                self._settle(subscribed, [message], [self._handle(subscribed, message)])
-        elif outcomes[0].result != "reject":
+        if len(handled) > 1:
+            for one in handled:
+                self._settle(subscribed, [self._handle(subscribed, one.message)])
+        elif handled[0].outcome.result != "reject":
             reason = f"what came of it cannot be sent: {type(error).__name__}: {error}"
-            self._settle(subscribed, messages, [Outcome("reject", reason=reason)])
+            self._settle(subscribed, [self._rejected(subscribed, handled[0].message, reason)])
         else:
-            self._transport.refuse(messages[0])
+            self._transport.refuse(handled[0].message)
 
-    def _commit(self, subscribed: _Subscribed, messages: Sequence[Message], sends: Sequence[Send]) -> None:
+    def _commit(self, subscribed: _Subscribed, handled: Sequence[Handled], sends: Sequence[Send]) -> None:
+        messages = [one.message for one in handled]
         try:
             self._transport.commit(messages, sends)
         except Disconnected as error:
             _log.warning("what was handled could not be committed and will be handled again: %s", error)
+            self._observers.uncommitted(handled, str(error))
         except BrokerRefused as error:
             reason = f"the broker refused what {subscribed.service.name} wants to send: {error}"
             _log.error("%s", reason)
@@ -315,9 +337,11 @@ class Host:
             for message in messages:
                 times = self._refused[message.message_id].times if message.message_id in self._refused else 0
                 self._refused[message.message_id] = _Refused(times + 1, reason)
+            self._observers.uncommitted(handled, reason)
         else:
             for message in messages:
                 self._refused.pop(message.message_id, None)
+            self._observers.committed(handled)
 
     def _drain(self) -> None:
         """Handle the open batches; what else was handed out goes back when we disconnect."""

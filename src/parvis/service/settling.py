@@ -15,6 +15,7 @@ from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, is
 from parvis.recipe.watch import dead_letter_notices
 from parvis.service.base import AnyService
 from parvis.service.handling import Outcome
+from parvis.service.identity import IDENTITY, identity_of
 from parvis.service.status import host_id
 from parvis.transport.base import Message, Send, Transport, own_headers
 
@@ -48,7 +49,7 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
         service.log.error("%s", outcome.trace)
     # Without our counts: a message that somebody sends in again is to begin anew.
     headers = {name: value for name, value in message.headers.items() if name not in _COUNTS}
-    letter = replace(message, headers=headers)
+    letter = replace(message, headers=headers | {IDENTITY: identity_of(message)})
     return [
         *outcome.sends,
         *_notices(service, message, outcome),
@@ -69,6 +70,7 @@ def _notices(service: AnyService, message: Message, outcome: Outcome) -> Sequenc
 def bare_dead_letter(transport: Transport, message: Message, reason: str) -> Send:
     """Return what makes a message a dead letter with no headers but the reason and what it needs."""
     kept = {name: value for name, value in message.headers.items() if name in (RECIPE_HEADER, "destination")}
+    kept[IDENTITY] = identity_of(message)
     return transport.dead_letter(replace(message, headers=kept), {REASON: reason[:500]})
 
 
@@ -95,7 +97,7 @@ def _again(service: AnyService, message: Message, outcome: Outcome) -> Send | No
     return Send(
         message.destination,
         message.body,
-        own_headers(message.headers) | {header: str(so_far + 1)},
+        own_headers(message.headers) | {IDENTITY: identity_of(message), header: str(so_far + 1)},
         delay=delay,
         priority=_number(message, "priority"),
         expiration=_remaining(message),

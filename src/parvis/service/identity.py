@@ -1,0 +1,60 @@
+"""Which message is which: a name for each that stays the same when it comes, or is sent, a second time.
+
+A message that is handled twice sends everything twice. So that those who take it can tell, the name of what
+is sent follows from the name of the message that caused it, and from its place among all that was sent because
+of that message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Final
+
+from parvis.transport.base import Message, Send
+
+IDENTITY: Final = "parvis-id"
+_BYTES: Final = 12
+_LONGEST: Final = 100
+
+
+def identity_of(message: Message) -> str:
+    """Return what tells a message from all others, however often it is delivered or tried again.
+
+    That is its header `parvis-id`; for a message of somebody who sets none, the broker's identifier.
+    """
+    identity = message.headers.get(IDENTITY) or message.message_id
+    return identity if len(identity) <= _LONGEST else _digest(identity)
+
+
+def derived(identity: str, position: int) -> str:
+    """Return the identity of the message that is sent at `position`, from 0, because of another."""
+    return _digest(f"{identity}\0{position}")
+
+
+def identified(message: Message, sends: Sequence[Send]) -> list[Send]:
+    """Return what is sent because of `message`, each with its identity.
+
+    What has the identity of `message` is that message, sent once more, and keeps it.
+    """
+    identity = identity_of(message)
+    return [
+        send if send.headers.get(IDENTITY) == identity else _with_identity(send, derived(identity, position))
+        for position, send in enumerate(sends)
+    ]
+
+
+def anonymous(send: Send) -> Send:
+    """Return `send` without an identity, which copied headers of another message may have brought along."""
+    if IDENTITY not in send.headers:
+        return send
+    return replace(send, headers={name: value for name, value in send.headers.items() if name != IDENTITY})
+
+
+def _with_identity(send: Send, identity: str) -> Send:
+    return replace(send, headers={**send.headers, IDENTITY: identity})
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(errors="replace"), digest_size=_BYTES).hexdigest()
