@@ -104,6 +104,18 @@ def check_destination(name: str) -> str:
     return name
 
 
+class NoConnection(Disconnected):
+    """No connection could be made at all: nobody answers."""
+
+    exit_code = 2
+
+
+class NotAdmitted(BrokerRefused):
+    """No connection could be made at all, and trying again will not help: the settings must be mended."""
+
+    exit_code = 2
+
+
 # What brokers and clients add for one delivery; none of it belongs to the message itself.
 _TRANSPORT_PREFIXES = ("amq_scheduled_", "jmsx")
 _TRANSPORT_HEADERS = frozenset(
@@ -172,8 +184,8 @@ class Transport(ABC):
         """Connect and log in.
 
         Raises:
-            Disconnected: Nobody answers within `timeout` seconds.
-            BrokerRefused: The broker does not let us in.
+            NoConnection: Nobody answers within `timeout` seconds.
+            NotAdmitted: There is no such host, or the broker does not let us in.
         """
 
     @abstractmethod
@@ -200,17 +212,20 @@ class Transport(ABC):
         exclusive: bool = False,
         selector: str | None = None,
         absolute: bool = False,
+        individual: bool = False,
     ) -> int:
         """Take messages from a queue, at most `prefetch` unacknowledged at a time; return the subscription.
 
-        Acknowledging a message acknowledges all those delivered before it on the same subscription.
+        Acknowledging a message acknowledges all those delivered before it on the same subscription. If
+        `individual`, it acknowledges that one alone, in whichever order; each is committed on its own then,
+        and without sends.
 
         Raises:
             BrokerRefused: The broker refuses the subscription.
         """
 
     @abstractmethod
-    def subscribe_broadcast(self, topic: str, callback: Callback) -> int:
+    def subscribe_broadcast(self, topic: str, callback: Callback, *, absolute: bool = False) -> int:
         """Hear what is broadcast on a topic; nothing to acknowledge. Return the subscription."""
 
     @abstractmethod

@@ -44,6 +44,7 @@ _SUBSCRIBE_TIMEOUT: Final = 30.0
 _UNSUBSCRIBE_TIMEOUT: Final = 5.0
 _SLOW_RECEIPT: Final = 5.0
 _POST_BACKLOG: Final = 1_048_576
+_INDIVIDUAL: Final = "client-individual"
 _POSTED: Final = "posted"  # a receipt nobody waits for: with it, an error says what it is about
 
 
@@ -170,6 +171,7 @@ class StompTransport(Transport):
         exclusive: bool = False,
         selector: str | None = None,
         absolute: bool = False,
+        individual: bool = False,
     ) -> int:
         """As `Transport.subscribe`; `*` and `>` in `queue` are wildcards where the broker has them.
 
@@ -179,8 +181,9 @@ class StompTransport(Transport):
         """
         if prefetch < 1:
             raise ValueError(f"a subscription needs room for at least 1 message, not {prefetch}")
-        check_destination(queue.replace("*", "x").replace(">", "x"))
-        headers = {"destination": address(self.namespace, queue, "queue", absolute=absolute), "ack": "client"}
+        _check_wildcards(queue)
+        headers = {"destination": address(self.namespace, queue, "queue", absolute=absolute)}
+        headers["ack"] = _INDIVIDUAL if individual else "client"
         # The names that ActiveMQ and RabbitMQ have for it
         headers["activemq.prefetchSize"] = headers["prefetch-count"] = str(prefetch)
         if exclusive:
@@ -189,11 +192,11 @@ class StompTransport(Transport):
             headers["selector"] = selector
         return self._subscribe(headers, callback)
 
-    def subscribe_broadcast(self, topic: str, callback: Callback) -> int:
-        check_destination(topic)
-        return self._subscribe(
-            {"destination": address(self.namespace, topic, "topic"), "ack": "auto"}, callback
-        )
+    def subscribe_broadcast(self, topic: str, callback: Callback, *, absolute: bool = False) -> int:
+        """As `Transport.subscribe_broadcast`; wildcards as in `subscribe`."""
+        _check_wildcards(topic)
+        destination = address(self.namespace, topic, "topic", absolute=absolute)
+        return self._subscribe({"destination": destination, "ack": "auto"}, callback)
 
     def subscribe_temporary(self, hint: str, callback: Callback) -> tuple[int, str]:
         name = check_destination(f"transient.{hint}.{uuid.uuid4()}")
@@ -224,7 +227,7 @@ class StompTransport(Transport):
             data, receipt = transaction(number, last.values(), frames)
             try:
                 with self._keeper.changed:  # acknowledgements must be written in the order of delivery
-                    self._claim(acknowledge)
+                    self._claim(acknowledge, with_sends=bool(sends))
                     connection.write(data, receipt)
                 return _Written(connection, receipt, bool(acknowledge))
             except Disconnected:
@@ -258,7 +261,7 @@ class StompTransport(Transport):
         if subscription is None:
             return  # it was under way when we unsubscribed
         message = received(frame, self.namespace, subscription.number, self._keeper.number)
-        if subscription.headers["ack"] == "client":
+        if subscription.headers["ack"] != "auto":
             subscription.outstanding.append(message.token)
         try:
             subscription.callback(message)
@@ -327,7 +330,7 @@ class StompTransport(Transport):
             connection.write(encode(frame), receipt)
             receipt.wait(_UNSUBSCRIBE_TIMEOUT)
 
-    def _claim(self, acknowledge: Sequence[Message]) -> None:
+    def _claim(self, acknowledge: Sequence[Message], *, with_sends: bool = False) -> None:
         """Take messages off those outstanding, or raise because they are not the oldest of them."""
         by_subscription: dict[int, list[Message]] = {}
         for message in acknowledge:
@@ -337,6 +340,13 @@ class StompTransport(Transport):
             if subscription is None or any(message.connection != self._keeper.number for message in messages):
                 raise Disconnected("a message of a connection or subscription that is gone: it comes again")
             outstanding = subscription.outstanding
+            if subscription.headers["ack"] == _INDIVIDUAL:
+                if len(acknowledge) > 1 or with_sends:
+                    # In a transaction ActiveMQ would keep the message until the connection ends.
+                    raise ValueError("a message of an individual subscription is acknowledged on its own")
+                if messages[0].token not in outstanding:
+                    raise ValueError(f"a message from {messages[0].destination} is acknowledged only once")
+                continue
             if len(messages) > len(outstanding) or any(
                 message.token != outstanding[index] for index, message in enumerate(messages)
             ):
@@ -345,5 +355,9 @@ class StompTransport(Transport):
                     "in the order of delivery"
                 )
         for number, messages in by_subscription.items():
-            for _ in messages:
-                self._subscriptions[number].outstanding.popleft()
+            for message in messages:
+                self._subscriptions[number].outstanding.remove(message.token)
+
+
+def _check_wildcards(name: str) -> None:
+    check_destination(name.replace("*", "x").replace(">", "x"))
