@@ -6,6 +6,7 @@ The form on the wire is that of `workflows`: a JSON object with `payload`, `reci
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 import orjson
 
+from parvis.recipe.policy import PRIORITY, PolicyError, error_targets, priority_of
 from parvis.transport.base import Kind, Send
 
 RECIPE_HEADER = "workflows-recipe"
@@ -163,6 +165,20 @@ class Envelope:
             sends += self._to(int(number), [], payload, None)
         return sends
 
+    def failed(self, payload: Any) -> list[Send]:
+        """Return what sends `payload` to the error nodes of this node; nothing if it has none.
+
+        Nothing either if this message came through one of them: what fails there must not go round.
+
+        Raises:
+            MalformedMessage: As `onward`.
+        """
+        targets = error_targets(self.recipe, self.pointer)
+        path = [*self.path, self.pointer]
+        if any(target in path for target in targets):
+            return []
+        return [send for target in targets for send in self._to(target, path, payload, None)]
+
     def _to(self, target: int, path: Sequence[int], payload: Any, delay: float | None) -> list[Send]:
         node = self.recipe.get(str(target))
         if not isinstance(node, dict):
@@ -182,13 +198,29 @@ class Envelope:
         wait = (node.get("transport-delay") or 0) if delay is None else delay
         kinds: tuple[Kind, ...] = ("queue", "topic")
         try:
+            priority = self._priority(node)
             return [
-                Send(str(node[kind]), body, {RECIPE_HEADER: "True"}, kind=kind, delay=float(wait))
+                Send(
+                    str(node[kind]),
+                    body,
+                    {RECIPE_HEADER: "True"},
+                    kind=kind,
+                    delay=float(wait),
+                    priority=priority,
+                )
                 for kind in kinds
                 if node.get(kind)
             ]
         except (ValueError, TypeError) as error:
             raise MalformedMessage(f"node {target} of the recipe: {error}") from None
+
+    def _priority(self, node: Mapping[str, Any]) -> int | None:
+        """What the node says, or the recipe environment, where other programs may keep something else."""
+        own = priority_of(node)
+        if own is None and PRIORITY in self.environment:
+            with contextlib.suppress(PolicyError):
+                return priority_of(self.environment)
+        return own
 
 
 def node_numbers(value: Any) -> list[int]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, cast
 
-from parvis.recipe import jsontext
+from parvis.recipe import join, jsontext
+from parvis.recipe.policy import policy_faults
 from parvis.recipe.problem import (
     Path,
     Problem,
@@ -40,7 +41,7 @@ class Node:
         parameters: What the service is told; None if the recipe says nothing. Text only where a placeholder
             stands for the whole object.
         outputs: Numbers of the nodes that each output leads to; the key None is the output without a name.
-        error: Numbers of the nodes under `error`. `workflows` checks and keeps them, and sends nothing there.
+        error: Numbers of the nodes that get what comes of a message that ended for good.
         transport_delay: Seconds that the broker holds back each message to this node, or None. Text only
             where a placeholder stands for the number.
         extra: All other keys, as they stand in the recipe.
@@ -99,7 +100,7 @@ class Recipe:
     Attributes:
         nodes: The nodes by number.
         start: Numbers of the nodes that the recipe starts with, and the payload that each is given.
-        error: Numbers of the nodes under the top-level `error`; kept as those of a node are.
+        error: Numbers of the nodes that stand in for the `error` of each node that has none.
     """
 
     nodes: Mapping[int, Node]
@@ -150,6 +151,7 @@ class Recipe:
                 number=new[node.number],
                 outputs={name: [new[target] for target in ids] for name, ids in node.outputs.items()},
                 error=[new[target] for target in node.error],
+                parameters=join.renumbered(node, new),
             )
             for node in other.nodes.values()
         }
@@ -187,6 +189,8 @@ class Recipe:
             for key, name in (("queue", node.queue), ("topic", node.topic)):
                 if name is not None and "{" not in name:
                     yield from _name_problems(place(node.place, (key,)), name)
+            for key, fault in policy_faults(node.extra):
+                yield Problem(place(node.place, (key,)), fault)
 
     def _link_problems(self) -> Iterator[Problem]:
         yield from self._target_problems("start", [((), number) for number, _ in self.start])
