@@ -16,12 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
+from parvis.recipe.policy import PolicyError, policy_of
 from parvis.service.base import AnyBatchService, AnyService, Reject, Retry, Step
 from parvis.service.contract import Contract, explain
 from parvis.service.identity import identity_of
 from parvis.transport.base import Message, Send
 
-Result = Literal["done", "reject", "retry", "fail", "crash"]
+Result = Literal["done", "reject", "retry", "fail", "timeout", "crash"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ class Outcome:
 
     Attributes:
         result: `done`; `reject`, bad input; `retry`, asked for by the service; `fail`, an unforeseen
-            exception; `crash`, the process that handled it died.
+            exception; `timeout`, it took longer than its node allows; `crash`, the process that handled
+            it died.
         sends: What to send.
         reason: Why it is not done.
         trace: The traceback of an unforeseen exception.
@@ -72,6 +74,8 @@ def read(service: AnyService, message: Message) -> Work | Outcome:
     """
     try:
         return _read(service, message)
+    except PolicyError as error:
+        return Outcome("reject", reason=f"its recipe node: {error}")
     except MalformedMessage as error:
         return Outcome("reject", reason=str(error))
     except Exception as error:  # noqa: BLE001 - a message made to break its reader must not break the host
@@ -81,6 +85,7 @@ def read(service: AnyService, message: Message) -> Work | Outcome:
 def _read(service: AnyService, message: Message) -> Work:
     contract = Contract.of(type(service))
     envelope = _envelope(service, message)
+    policy_of(envelope.node)  # whose nonsense should not wait until it matters
     payload = _validate(contract.payload, envelope.payload, "payload")
     parameters = _validate(contract.parameters, _parameters(contract, envelope), "parameters")
     step = Step(

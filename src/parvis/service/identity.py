@@ -7,7 +7,8 @@ of that message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
@@ -15,8 +16,10 @@ from typing import Final
 from parvis.transport.base import Message, Send
 
 IDENTITY: Final = "parvis-id"
+FIRST_SEEN: Final = "parvis-first-seen"  # when the first message of all that led to this one was sent, in ms
 _BYTES: Final = 12
 _LONGEST: Final = 100
+_MOST_DIGITS: Final = 16
 
 
 def identity_of(message: Message) -> str:
@@ -34,15 +37,29 @@ def derived(identity: str, position: int) -> str:
 
 
 def identified(message: Message, sends: Sequence[Send]) -> list[Send]:
-    """Return what is sent because of `message`, each with its identity.
+    """Return what is sent because of `message`, each with its identity and when its story began.
 
     What has the identity of `message` is that message, sent once more, and keeps it.
     """
-    identity = identity_of(message)
+    identity, first_seen = identity_of(message), first_seen_of(message)
     return [
-        send if send.headers.get(IDENTITY) == identity else _with_identity(send, derived(identity, position))
+        send
+        if send.headers.get(IDENTITY) == identity
+        else _with(send, {IDENTITY: derived(identity, position), FIRST_SEEN: first_seen})
         for position, send in enumerate(sends)
     ]
+
+
+def first_seen_of(message: Message) -> str:
+    """Return when the first of the messages that led to this one was sent, in milliseconds since 1970.
+
+    Of a message that does not say it, when the broker got it, or else now.
+    """
+    for header in (FIRST_SEEN, "timestamp"):
+        value = message.headers.get(header, "")
+        if value.isdecimal() and len(value) <= _MOST_DIGITS:
+            return value
+    return str(time.time_ns() // 1_000_000)
 
 
 def anonymous(send: Send) -> Send:
@@ -52,8 +69,8 @@ def anonymous(send: Send) -> Send:
     return replace(send, headers={name: value for name, value in send.headers.items() if name != IDENTITY})
 
 
-def _with_identity(send: Send, identity: str) -> Send:
-    return replace(send, headers={**send.headers, IDENTITY: identity})
+def _with(send: Send, headers: Mapping[str, str]) -> Send:
+    return replace(send, headers={**send.headers, **headers})
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What becomes of a message after it was handled: done, tried again later, or a dead letter.
+"""What becomes of a message after it was handled: done, tried again, sent to error nodes, or a dead letter.
 
 Counts travel in headers of our own, because a STOMP broker tells nobody how often it delivered a message.
 """
@@ -12,22 +12,21 @@ from datetime import UTC, datetime
 from typing import Final
 
 from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, is_recipe_message
+from parvis.recipe.policy import Policy, PolicyError, policy_of
 from parvis.recipe.watch import dead_letter_notices
 from parvis.service.base import AnyService
+from parvis.service.failure import REASON, Failure
 from parvis.service.handling import Outcome
-from parvis.service.identity import IDENTITY, identity_of
+from parvis.service.identity import FIRST_SEEN, IDENTITY, first_seen_of, identity_of
 from parvis.service.status import host_id
 from parvis.transport.base import Message, Send, Transport, own_headers
 
-ATTEMPTS: Final = "parvis-attempts"  # unforeseen exceptions so far
+ATTEMPTS: Final = "parvis-attempts"  # unforeseen exceptions and time-outs so far
 RETRIES: Final = "parvis-retries"  # retries that the service asked for so far
 CRASHES: Final = "parvis-crashes"  # processes that died of it so far, not counting the first
 
 _COUNTS: Final = (ATTEMPTS, RETRIES, CRASHES)
-
-REASON: Final = "parvis-reason"
-TRIES: Final = "parvis-tries"  # on a dead letter: how often it was tried
-TRACEBACK: Final = "parvis-traceback"
+_COUNTED_BY: Final = {"retry": RETRIES, "fail": ATTEMPTS, "timeout": ATTEMPTS, "crash": CRASHES}
 
 _MAX_CRASHES = 2
 _MOST_DIGITS = 16
@@ -40,31 +39,67 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
     """Return what is to be sent, together with the acknowledgement of `message`."""
     if outcome.result == "done":
         return outcome.sends
-    again = _again(service, message, outcome)
+    envelope = _envelope(message)
+    policy = _policy(envelope)
+    again = _again(service, message, outcome, policy)
     if again is not None:
         service.log.warning("trying again in %g s: %s", again.delay, outcome.reason)
         return [again]
-    service.log.error("set aside as a dead letter: %s", outcome.reason)
+    failure = _failure(service, message, outcome, policy)
+    notices = dead_letter_notices(envelope, service.name, outcome.reason) if envelope else ()
+    sends = [*outcome.sends, *notices, *_error_sends(service, envelope, failure)]
+    # A topic keeps nothing for those who do not listen just now.
+    if all(send.kind == "topic" for send in sends[len(outcome.sends) :]):
+        sends.append(_dead_letter(transport, service, message, envelope, failure))
     if outcome.trace:
         service.log.error("%s", outcome.trace)
-    # Without our counts: a message that somebody sends in again is to begin anew.
-    headers = {name: value for name, value in message.headers.items() if name not in _COUNTS}
-    letter = replace(message, headers=headers | {IDENTITY: identity_of(message)})
-    return [
-        *outcome.sends,
-        *_notices(service, message, outcome),
-        transport.dead_letter(letter, _dead_letter_headers(service, message, outcome)),
-    ]
+    return sends
 
 
-def _notices(service: AnyService, message: Message, outcome: Outcome) -> Sequence[Send]:
-    """What tells those who wait for the results of the recipe."""
+def _envelope(message: Message) -> Envelope | None:
+    """The message as one of a recipe, if it is that and can be read."""
     if not is_recipe_message(message.headers):
+        return None
+    try:
+        return Envelope.parse(message.body)
+    except (MalformedMessage, RecursionError):
+        return None
+
+
+def _policy(envelope: Envelope | None) -> Policy:
+    try:
+        return policy_of(envelope.node) if envelope else Policy()
+    except PolicyError:
+        return Policy()
+
+
+def _error_sends(service: AnyService, envelope: Envelope | None, failure: Failure) -> Sequence[Send]:
+    """What goes to the error nodes, if there are any and they can be sent to."""
+    if envelope is None:
         return ()
     try:
-        return dead_letter_notices(Envelope.parse(message.body), service.name, outcome.reason)
-    except (MalformedMessage, RecursionError):
+        sends = envelope.failed(failure.payload(envelope))
+    except (MalformedMessage, TypeError, RecursionError) as error:
+        service.log.error("its error nodes cannot be sent to: %s", error)
         return ()
+    if sends:
+        service.log.error("sent to the error nodes of node %d: %s", envelope.pointer, failure.reason)
+    return sends
+
+
+def _dead_letter(
+    transport: Transport, service: AnyService, message: Message, envelope: Envelope | None, failure: Failure
+) -> Send:
+    service.log.error("set aside as a dead letter: %s", failure.reason)
+    # Without our counts: a message that somebody sends in again is to begin anew.
+    headers = {name: value for name, value in message.headers.items() if name not in _COUNTS}
+    letter = replace(message, headers=headers | _kept(message))
+    return transport.dead_letter(letter, failure.headers(envelope))
+
+
+def _kept(message: Message) -> dict[str, str]:
+    """What a message keeps when it is sent once more."""
+    return {IDENTITY: identity_of(message), FIRST_SEEN: first_seen_of(message)}
 
 
 def bare_dead_letter(transport: Transport, message: Message, reason: str) -> Send:
@@ -79,29 +114,37 @@ def count(message: Message, header: str) -> int:
     return _number(message, header) or 0
 
 
-def _again(service: AnyService, message: Message, outcome: Outcome) -> Send | None:
+def _again(service: AnyService, message: Message, outcome: Outcome, policy: Policy) -> Send | None:
     """What sends the message to its queue once more, or None if it has been tried often enough."""
-    if outcome.result == "retry":
-        header, most = RETRIES, service.max_retries
-    elif outcome.result == "fail":
-        header, most = ATTEMPTS, service.max_attempts - 1
-    elif outcome.result == "crash":
-        header, most = CRASHES, _MAX_CRASHES - 1
-    else:
+    if outcome.result == "reject":
         return None
+    header = _COUNTED_BY[outcome.result]
     so_far = count(message, header)
-    if so_far >= most:
+    if so_far >= _most_retries(service, outcome, policy):
         return None
-    first = outcome.after if outcome.after is not None else _FIRST_DELAY
+    # Where the recipe says how often, it means altogether.
+    if policy.retries is not None and sum(count(message, each) for each in _COUNTS) >= policy.retries:
+        return None
+    first = policy.retry_delay
+    if first is None:
+        first = outcome.after if outcome.after is not None else _FIRST_DELAY
     delay = min(first * 2 ** min(so_far, _MOST_DOUBLINGS), max(_LONGEST_DELAY, first))
     return Send(
         message.destination,
         message.body,
-        own_headers(message.headers) | {IDENTITY: identity_of(message), header: str(so_far + 1)},
+        own_headers(message.headers) | _kept(message) | {header: str(so_far + 1)},
         delay=delay,
         priority=_number(message, "priority"),
         expiration=_remaining(message),
     )
+
+
+def _most_retries(service: AnyService, outcome: Outcome, policy: Policy) -> int:
+    if outcome.result == "crash":
+        return _MAX_CRASHES - 1
+    if policy.retries is not None:
+        return policy.retries
+    return service.max_retries if outcome.result == "retry" else service.max_attempts - 1
 
 
 def _number(message: Message, header: str) -> int | None:
@@ -115,22 +158,23 @@ def _remaining(message: Message) -> float | None:
     return max(0.001, expires / 1000 - time.time()) if expires else None
 
 
-def _dead_letter_headers(service: AnyService, message: Message, outcome: Outcome) -> dict[str, str]:
-    reasons = {
+def _failure(service: AnyService, message: Message, outcome: Outcome, policy: Policy) -> Failure:
+    most = _most_retries(service, outcome, policy)
+    results = {
         "reject": "rejected",
-        "retry": f"gave up after {service.max_retries} retries",
-        "fail": f"failed {service.max_attempts} times",
+        "retry": f"gave up after {most} retries",
+        "fail": f"failed {most + 1} times",
+        "timeout": f"ran out of time, {most + 1} times",
         "crash": "the process that handled it died, again and again",
     }
-    headers = {
-        REASON: outcome.reason or reasons[outcome.result],
-        "parvis-result": reasons[outcome.result],
-        "parvis-service": service.name,
-        "parvis-host": host_id(),
-        "parvis-time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    result = results[outcome.result]
+    return Failure(
+        reason=outcome.reason or result,
+        result=result,
+        service=service.name,
+        host=host_id(),
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         # The first process that died of it could count nothing any more.
-        TRIES: str(1 + sum(count(message, header) for header in _COUNTS) + (outcome.result == "crash")),
-    }
-    if outcome.trace:
-        headers[TRACEBACK] = outcome.trace
-    return headers
+        tries=1 + sum(count(message, header) for header in _COUNTS) + (outcome.result == "crash"),
+        trace=outcome.trace,
+    )
