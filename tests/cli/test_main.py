@@ -82,7 +82,7 @@ def test_help_of_a_command_is_light(command: str):
     [
         (
             "__import__('parvis.config').config.ConfigError('site.yml:\\n no such key')",
-            1,
+            2,
             "Error: site.yml: no such key\n",
         ),
         ("ZeroDivisionError('oh')", 1, "Error: ZeroDivisionError: oh (PARVIS_DEBUG=1 shows where)\n"),

@@ -64,7 +64,7 @@ def test_services_are_listed_with_queue_and_purpose() -> None:
 )
 def test_a_name_that_is_no_service_is_an_error_that_lists_them(name: str, complaint: str) -> None:
     done = parvis("service", "-s", name)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert complaint in done.stderr
     assert "PerImageAnalysis" in done.stderr
     assert "Traceback" not in done.stderr
@@ -97,7 +97,7 @@ def test_a_service_without_a_broker_says_so(tmp_path: Path) -> None:
     with BrokerThread(port=0) as gone:
         port = gone.port
     done = parvis("service", "-s", "NotifyGDA", environment=broker_environment(port))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"127.0.0.1:{port}" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -151,7 +151,7 @@ def test_up_refuses_a_bad_file(tmp_path: Path, text: str, complaint: str) -> Non
     file = tmp_path / "services.yml"
     file.write_text(text)
     done = parvis("up", "--file", str(file))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -103,7 +103,7 @@ class CommandTable(click.Group):
             if os.environ.get("PARVIS_DEBUG"):
                 raise
             click.echo(f"{click.style('Error:', fg='red')} {_in_one_line(error)}", err=True)
-            sys.exit(1)
+            sys.exit(getattr(error, "exit_code", 1))
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from parvis.cli.completion import complete_services
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import json_option, metrics_option, with_config
 from parvis.config import Config
 
 
@@ -31,6 +31,7 @@ Examples:
 @click.option("--tag", metavar="TAG", help="A word to show in monitors.")
 @click.option("-r", "--restart", is_flag=True, help="Start the service again when it ends by an error.")
 @click.option("-d", "--debug", is_flag=True, help="Log as with -vv.")
+@metrics_option
 @json_option
 @with_config(logs=True)
 def service(
@@ -95,6 +96,7 @@ def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
 
     from parvis.service.host import Host, stop_on_signals
     from parvis.service.registry import load_service
+    from parvis.transport.base import NoConnection
 
     loaded = load_service(name)
     host = Host(config.transport(), [loaded(config)], queue=queue, tag=tag)
@@ -102,7 +104,14 @@ def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
     logging.getLogger("parvis.host").info(
         "connecting to the broker at %s:%d", config.stomp.host, config.stomp.port
     )
-    host.run()
+    try:
+        host.run()
+    except NoConnection as error:
+        if config.path is None and not config.overrides:
+            raise NoConnection(
+                f"{error} (no configuration: set ZOCALO_CONFIG or PARVIS_STOMP_HOST)"
+            ) from None
+        raise
 
 
 def _supervise(name: str, workers: int, queue: str | None, tag: str | None, config: Config) -> None:

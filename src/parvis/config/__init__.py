@@ -47,6 +47,8 @@ log = logging.getLogger("parvis.config")
 RECIPE_DIRECTORY = "zocalo.recipe_directory"
 FALLBACK_LOCATION = "zocalo.go.fallback_location"
 LOGBOOK_LOCATION = "zocalo.dispatcher.logbook_location"
+METRICS_PORT = "parvis.metrics.port"
+METRICS_ADDRESS = "parvis.metrics.address"
 
 _STOMP_VARIABLES = {
     "PARVIS_STOMP_HOST": "host",
@@ -59,6 +61,8 @@ _STORAGE_VARIABLES = {
     "PARVIS_RECIPE_DIRECTORY": RECIPE_DIRECTORY,
     "PARVIS_FALLBACK_LOCATION": FALLBACK_LOCATION,
     "PARVIS_LOGBOOK_LOCATION": LOGBOOK_LOCATION,
+    "PARVIS_METRICS_PORT": METRICS_PORT,
+    "PARVIS_METRICS_ADDRESS": METRICS_ADDRESS,
 }
 _ISPYB_VARIABLE = "PARVIS_ISPYB_URL"
 _ENVIRONMENT_VARIABLE = "PARVIS_ENVIRONMENT"
@@ -162,6 +166,7 @@ class Config:
         return config
 
     def _with_plugin(self, configuration: PluginConfiguration) -> Config:
+        from parvis.config.document import suggestion
         from parvis.config.plugins import PLUGINS, parse_settings
 
         content = configuration.read()
@@ -173,9 +178,11 @@ class Config:
             return replace(self, logging=rest)
         if plugin not in PLUGINS:
             if not _is_installed(plugin):
-                log.warning(
-                    "%s: %s: plugin %r is not installed", configuration.file, configuration.name, plugin
-                )
+                where = f"{configuration.file}: {configuration.name}"
+                hint = suggestion(plugin, {**PLUGINS, "storage": None, "logging": None})
+                if hint:
+                    raise ConfigError(f"{where}: there is no plugin {plugin!r}{hint}")
+                log.warning("%s: plugin %r is not installed", where, plugin)
                 return self
             return replace(self, foreign=self.foreign | {configuration.name: configuration})
         settings = parse_settings(configuration)
@@ -227,6 +234,28 @@ class Config:
         """Where the dispatcher keeps its logbook (`zocalo.dispatcher.logbook_location`), or None."""
         configured = self.storage.get(LOGBOOK_LOCATION)
         return Path(str(configured)).expanduser() if configured else None
+
+    @property
+    def metrics_port(self) -> int | None:
+        """First port to serve metrics at (`parvis.metrics.port`), 0 for any; None for no metrics.
+
+        Raises:
+            ConfigError: It is no port.
+        """
+        configured = self.storage.get(METRICS_PORT)
+        if configured is None:
+            return None
+        text = str(configured)
+        if not text.isdecimal() or len(text) > 5 or int(text) > 65535:
+            raise ConfigError(
+                f"{METRICS_PORT} (or PARVIS_METRICS_PORT) must be a port from 0 to 65535, it is {text[:20]!r}"
+            )
+        return int(text)
+
+    @property
+    def metrics_address(self) -> str:
+        """Address to serve metrics at: `parvis.metrics.address`, else this machine alone."""
+        return str(self.storage.get(METRICS_ADDRESS) or "127.0.0.1")
 
     def transport(self) -> Transport:
         """Return a transport to the configured broker, not yet connected.

@@ -158,7 +158,8 @@ def check_plugin(name: str, file: Path, value: Any) -> dict[str, Any]:
         raise ConfigError(f"{file}: {name}: must be a plugin configuration or the name of a file with one")
     content = {str(key): entry for key, entry in cast("dict[Any, Any]", value).items()}
     if not isinstance(content.get("plugin"), str):
-        raise ConfigError(f"{file}: {name}: says not which plugin it is for: add 'plugin: NAME'")
+        hint = suggestion(name, dict.fromkeys(_RESERVED))
+        raise ConfigError(f"{file}: {name}: says not which plugin it is for: add 'plugin: NAME'{hint}")
     return content
 
 

@@ -52,11 +52,15 @@ def parse_settings(configuration: PluginConfiguration) -> Any:
     renamed = plugin.renamed or {}
     own = {field.name for field in fields(plugin.settings)} - set(renamed.values()) | set(renamed)
     where = f"{configuration.file}: {configuration.name} (plugin {content['plugin']})"
-    for key in content.keys() - own - {"plugin"}:
-        log.warning("%s: %r is not a key of this plugin%s", where, key, suggestion(key, dict.fromkeys(own)))
+    unknown = {
+        key: f"{key!r} is not a key of this plugin{suggestion(key, dict.fromkeys(own))}"
+        for key in sorted(content.keys() - own - {"plugin"})
+    }
     missing = [key for key in plugin.mandatory if key not in content]
     if missing:
-        raise ConfigError(f"{where}: {', '.join(missing)} missing")
+        raise ConfigError("; ".join([f"{where}: {', '.join(missing)} missing", *unknown.values()]))
+    for text in unknown.values():
+        log.warning("%s: %s", where, text)
     values = {renamed.get(key, key): value for key, value in content.items() if key in own}
     try:
         return TypeAdapter(plugin.settings).validate_python(values)

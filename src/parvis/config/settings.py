@@ -14,6 +14,8 @@ STOMP_PORT = 61613
 class ConfigError(Exception):
     """The configuration is wrong; the text says where and what to do."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True, slots=True)
 class StompSettings:

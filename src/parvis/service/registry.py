@@ -15,6 +15,8 @@ GROUP = "parvis.services"
 class UnknownService(LookupError):
     """No service, or more than one, goes by that name."""
 
+    exit_code = 2
+
 
 @cache
 def find_services() -> dict[str, EntryPoint]:

@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from parvis.transport.base import BrokerRefused, Disconnected, TransportError
+from parvis.transport.base import (
+    BrokerRefused,
+    Disconnected,
+    NoConnection,
+    NotAdmitted,
+    TransportError,
+)
 from parvis.transport.stomp_connection import Connection
 from parvis.transport.stomp_frames import Frame, encode
 from parvis.transport.stomp_login import open_connection
@@ -85,8 +91,8 @@ class ConnectionKeeper:
         """Connect.
 
         Raises:
-            Disconnected: Nobody answers within `timeout` seconds.
-            BrokerRefused: No broker lets us in.
+            NoConnection: Nobody answers within `timeout` seconds.
+            NotAdmitted: No broker lets us in.
         """
         with self.changed:
             if self._thread is not None:
@@ -104,9 +110,10 @@ class ConnectionKeeper:
             self._stop.set()
             self._thread = None
         if isinstance(failure, BrokerRefused):
-            raise failure
-        raise Disconnected(
-            f"no connection within {timeout:g} s: {failure or f'silence at {self._login.brokers}'}"
+            raise NotAdmitted(str(failure))
+        doubt = " (does it speak TLS?)" if self._login.tls else ""
+        raise NoConnection(
+            f"no connection within {timeout:g} s: {failure or f'silence at {self._login.brokers}{doubt}'}"
         )
 
     def _await_first(self, timeout: float) -> TransportError | None:

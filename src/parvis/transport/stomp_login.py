@@ -13,6 +13,7 @@ from parvis.transport.stomp_frames import Frame, Parser, ProtocolError, encode
 
 _LARGEST_HEAD = 16 * 1024 * 1024
 _MOST_HEADERS = 10_000
+_TLS_ALERT = b"\x15\x03"  # how a server answers that expected TLS
 _PUBLIC = "password"  # the default of brokers and of ours: no secret, and a word of their refusals
 
 
@@ -37,7 +38,8 @@ def open_connection(
 
     Raises:
         Disconnected: Nobody answers.
-        BrokerRefused: The broker does not let us in, cannot prove who it is, or is no STOMP 1.2 broker.
+        BrokerRefused: There is no such host; or the broker does not let us in, cannot prove who it is, or is
+            no STOMP 1.2 broker.
     """
     broker = f"{host}:{port}"
     with contextlib.ExitStack() as on_failure:
@@ -53,11 +55,15 @@ def open_connection(
             login = {"accept-version": "1.2", "host": host, "heart-beat": f"{beat},{beat}"}
             login |= {"login": username, "passcode": password} if username else {}
             sock.sendall(encode(Frame("CONNECT", login)))
-            answer = _first_frame(sock, parser, broker)
+            answer = _first_frame(sock, parser, broker, encrypted=tls is not None)
         except ProtocolError as error:
             raise BrokerRefused(f"{broker} does not speak STOMP as expected: {error}") from None
         except ssl.SSLCertVerificationError as error:
             raise BrokerRefused(f"the certificate of {broker} is not good: {error.verify_message}") from None
+        except ssl.SSLError as error:
+            raise BrokerRefused(_no_tls(broker, error)) from None
+        except socket.gaierror as error:
+            raise _unresolved(host, error) from None
         except OSError as error:
             raise Disconnected(f"{broker} cannot be reached: {error or type(error).__name__}") from None
         headers = answer.headers
@@ -75,11 +81,26 @@ def open_connection(
     )
 
 
-def _first_frame(sock: socket.socket, parser: Parser, broker: str) -> Frame:
+def _no_tls(broker: str, error: ssl.SSLError) -> str:
+    if error.reason == "WRONG_VERSION_NUMBER":
+        return f"{broker} does not speak TLS: take tls out of the settings, or ask for its port with TLS"
+    return f"no TLS connection to {broker}: {error.reason or error}"
+
+
+def _unresolved(host: str, error: socket.gaierror) -> BrokerRefused | Disconnected:
+    if error.errno == socket.EAI_NONAME:
+        return BrokerRefused(f"there is no host {host}")
+    return Disconnected(f"the address of {host} cannot be found: {error.strerror}")
+
+
+def _first_frame(sock: socket.socket, parser: Parser, broker: str, *, encrypted: bool) -> Frame:
     while True:
         data = sock.recv(4096)
         if not data:
-            raise Disconnected(f"{broker} closed the connection during the log-in")
+            hint = "" if encrypted else " (does it want TLS?)"
+            raise Disconnected(f"{broker} closed the connection during the log-in{hint}")
+        if data.startswith(_TLS_ALERT) and not encrypted:
+            raise BrokerRefused(f"{broker} speaks TLS: set tls in the settings of the broker")
         for item in parser.feed(data):
             if isinstance(item, Frame):
                 return item
