@@ -96,7 +96,7 @@ def error(text: str, **headers: str) -> bytes:
     ("answer", "says"),
     [
         (b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n", "does not speak STOMP"),
-        (b"\x15\x03\x01\x00\x02\x02\x46\n\n\0", "does not speak STOMP"),
+        (b"\x15\x03\x01\x00\x02\x02\x46\n\n\0", "speaks TLS"),
         (encode(Frame("CONNECTED", {"version": "1.1"})), "speaks STOMP 1.1"),
         (encode(Frame("CONNECTED")), "speaks STOMP 1.0"),
         (error("no user 'user' with password sesame"), r"password \*\*\*"),
