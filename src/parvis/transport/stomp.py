@@ -137,6 +137,7 @@ class StompTransport(Transport):
         self.namespace = check_destination(namespace).rstrip(".") if namespace else ""
         self._subscriptions: dict[int, _Subscription] = {}
         self._subscription_numbers = itertools.count(1)
+        self._without_delays = False  # whether it has been said that the broker knows none
         self._keeper = ConnectionKeeper(
             Login(tuple(hosts), username, password, heartbeat, tls),
             reconnect=reconnect,
@@ -260,6 +261,8 @@ class StompTransport(Transport):
         subscription = self._subscriptions.get(int(name) if name.isdecimal() else 0)
         if subscription is None:
             return  # it was under way when we unsubscribed
+        if "AMQ_SCHEDULED_DELAY" in frame.headers:
+            self._check_scheduler(frame)
         message = received(frame, self.namespace, subscription.number, self._keeper.number)
         if subscription.headers["ack"] != "auto":
             subscription.outstanding.append(message.token)
@@ -267,6 +270,15 @@ class StompTransport(Transport):
             subscription.callback(message)
         except Exception:
             logger.exception("the callback for messages from %s failed", message.destination)
+
+    def _check_scheduler(self, frame: Frame) -> None:
+        """Say it once if the broker holds no message back: what waits goes round without a pause."""
+        if "scheduledJobId" not in frame.headers and not self._without_delays:
+            self._without_delays = True
+            logger.error(
+                "the broker ignores delays: retries and checkpoints come back at once; "
+                'switch its scheduler on (ActiveMQ: <broker schedulerSupport="true">)'
+            )
 
     def _restore(self, connection: Connection) -> None:
         for subscription in self._subscriptions.values():

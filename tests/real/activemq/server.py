@@ -65,6 +65,7 @@ class ActiveMQ:
     Args:
         directory: Where everything of it is.
         disk_syncs: Whether what it confirms is on the disk.
+        scheduler: Whether it can hold messages back.
 
     Attributes:
         port: of STOMP.
@@ -76,14 +77,14 @@ class ActiveMQ:
     username = USERNAME
     password = PASSWORD
 
-    def __init__(self, directory: Path, disk_syncs: bool = True) -> None:
+    def __init__(self, directory: Path, disk_syncs: bool = True, scheduler: bool = True) -> None:
         self.directory = directory
         self.port, self.tls_port = free_ports(2)
         self.ca_file = directory / "conf" / "ca.pem"
         self.log_file = directory / "broker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._starter = Starter()
-        self._configure(disk_syncs)
+        self._configure(disk_syncs, scheduler)
 
     def start(self) -> None:
         """Start, and return when somebody can log in.
@@ -129,7 +130,7 @@ class ActiveMQ:
         except OSError:
             return False
 
-    def _configure(self, disk_syncs: bool) -> None:
+    def _configure(self, disk_syncs: bool, scheduler: bool) -> None:
         conf = self.directory / "conf"
         for part in (conf, self.directory / "data", self.directory / "tmp"):
             part.mkdir(parents=True, exist_ok=True)
@@ -149,6 +150,7 @@ class ActiveMQ:
                 password=PASSWORD,
                 store_password=_STORE_PASSWORD,
                 disk_syncs=str(disk_syncs).lower(),
+                scheduler=str(scheduler).lower(),
             )
         )
         (conf / "log4j.properties").write_text(
@@ -160,7 +162,7 @@ class ActiveMQ:
 
 
 @contextlib.contextmanager
-def running(disk_syncs: bool = True) -> Iterator[ActiveMQ]:
+def running(disk_syncs: bool = True, scheduler: bool = True) -> Iterator[ActiveMQ]:
     """An ActiveMQ in a temporary directory, for as long as the context lasts. Arguments as `ActiveMQ`.
 
     Raises:
@@ -168,7 +170,7 @@ def running(disk_syncs: bool = True) -> Iterator[ActiveMQ]:
     """
     install()
     with tempfile.TemporaryDirectory(prefix="parvis-activemq-") as directory:
-        broker = ActiveMQ(Path(directory), disk_syncs)
+        broker = ActiveMQ(Path(directory), disk_syncs, scheduler)
         try:
             broker.start()
             yield broker
