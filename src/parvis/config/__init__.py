@@ -47,6 +47,7 @@ log = logging.getLogger("parvis.config")
 RECIPE_DIRECTORY = "zocalo.recipe_directory"
 FALLBACK_LOCATION = "zocalo.go.fallback_location"
 LOGBOOK_LOCATION = "zocalo.dispatcher.logbook_location"
+STATE_DIRECTORY = "parvis.state_directory"
 METRICS_PORT = "parvis.metrics.port"
 METRICS_ADDRESS = "parvis.metrics.address"
 
@@ -61,6 +62,7 @@ _STORAGE_VARIABLES = {
     "PARVIS_RECIPE_DIRECTORY": RECIPE_DIRECTORY,
     "PARVIS_FALLBACK_LOCATION": FALLBACK_LOCATION,
     "PARVIS_LOGBOOK_LOCATION": LOGBOOK_LOCATION,
+    "PARVIS_STATE_DIRECTORY": STATE_DIRECTORY,
     "PARVIS_METRICS_PORT": METRICS_PORT,
     "PARVIS_METRICS_ADDRESS": METRICS_ADDRESS,
 }
@@ -224,10 +226,13 @@ class Config:
     def fallback_location(self) -> Path:
         """Where drop files go: `zocalo.go.fallback_location`, else `$XDG_STATE_HOME/parvis/dropfiles`."""
         configured = self.storage.get(FALLBACK_LOCATION)
-        if configured:
-            return Path(str(configured)).expanduser()
-        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-        return Path(state).expanduser() / "parvis" / "dropfiles"
+        return Path(str(configured)).expanduser() if configured else _own_state_directory() / "dropfiles"
+
+    @property
+    def state_directory(self) -> Path:
+        """Where services keep what outlives them: `parvis.state_directory`, else `$XDG_STATE_HOME/parvis`."""
+        configured = self.storage.get(STATE_DIRECTORY)
+        return Path(str(configured)).expanduser() if configured else _own_state_directory()
 
     @property
     def logbook_location(self) -> Path | None:
@@ -265,7 +270,7 @@ class Config:
         """
         from parvis.transport.stomp import StompTransport
 
-        if self.transport_default not in (None, "StompTransport"):
+        if self.transport_default not in (None, "StompTransport", "ParvisTransport"):
             raise ConfigError(
                 f"the configuration asks for {self.transport_default}, and there is only StompTransport; "
                 "ask for it with -t StompTransport or PARVIS_TRANSPORT"
@@ -305,6 +310,10 @@ class Config:
         if self.environments:
             variables[_ENVIRONMENT_VARIABLE] = ",".join(self.environments)
         return variables
+
+
+def _own_state_directory() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "parvis"
 
 
 def shipped_recipes() -> Path:

@@ -94,6 +94,16 @@ class Step(Generic[ParametersT]):
         return self._envelope.recipe_id
 
     @property
+    def node(self) -> int:
+        """Number of the recipe node that the message is for."""
+        return self._envelope.pointer
+
+    @property
+    def path(self) -> Sequence[int]:
+        """Numbers of the nodes that the message came through; the last is the one that sent it."""
+        return self._envelope.path
+
+    @property
     def sends(self) -> Sequence[Send]:
         """What has been sent so far."""
         return self._sends
@@ -165,8 +175,13 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
         default_output: The output of a node whose `output` names none.
         node_keys: Keys of the recipe node, beside `parameters`, that are read as parameters.
         plain_messages: Whether messages that are not part of a recipe are taken, too.
+        any_payload: Whether payloads are passed on as they came, whatever JSON value they are: they are not
+            checked, and have no say in the parameters.
         prefetch: How many messages the broker may hand out in advance.
         exclusive: Whether only one instance gets messages at any time.
+        commit_each: Whether the next message is only begun when the one before is committed. By default
+            messages that are handled quickly, one after the other, are committed together, and a process that
+            is killed leaves all of these to be handled again.
         max_attempts: How often a message may fail by an unforeseen exception before it is a dead letter.
         max_retries: How often the service may ask for another try (`Retry`) before it is a dead letter. With
             the growing delays the default bridges an outage of more than an hour.
@@ -180,8 +195,10 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
     default_output: ClassVar[str | None] = None
     node_keys: ClassVar[tuple[str, ...]] = ()
     plain_messages: ClassVar[bool] = False
+    any_payload: ClassVar[bool] = False
     prefetch: ClassVar[int] = 1
     exclusive: ClassVar[bool] = False
+    commit_each: ClassVar[bool] = False
     max_attempts: ClassVar[int] = 4
     max_retries: ClassVar[int] = 20
 

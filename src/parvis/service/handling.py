@@ -86,8 +86,11 @@ def _read(service: AnyService, message: Message) -> Work:
     contract = Contract.of(type(service))
     envelope = _envelope(service, message)
     policy_of(envelope.node)  # whose nonsense should not wait until it matters
-    payload = _validate(contract.payload, envelope.payload, "payload")
-    parameters = _validate(contract.parameters, _parameters(contract, envelope), "parameters")
+    payload: Any = envelope.payload
+    overriding: Any = None
+    if not service.any_payload:
+        overriding, payload = payload, _validate(contract.payload, payload, "payload")
+    parameters = _validate(contract.parameters, _parameters(contract, envelope, overriding), "parameters")
     step = Step(
         contract,
         envelope,
@@ -166,14 +169,13 @@ def _envelope(service: AnyService, message: Message) -> Envelope:
     return Envelope(recipe={"0": {}}, pointer=0, payload=parse_json(message.body))
 
 
-def _parameters(contract: Contract, envelope: Envelope) -> dict[str, Any]:
-    """What the recipe says, and over it what the message says under `parameters`."""
+def _parameters(contract: Contract, envelope: Envelope, overriding: Any) -> dict[str, Any]:
+    """What the recipe says, and over it what a payload says under `parameters`."""
     node = envelope.node
     values = _mapping(node.get("parameters"), f"parameters of node {envelope.pointer}")
     values |= {key: node[key] for key in contract.node_keys if key in node}
-    payload: Any = envelope.payload
-    if isinstance(payload, dict):
-        own = cast("dict[str, Any]", payload).get("parameters")
+    if isinstance(overriding, dict):
+        own = cast("dict[str, Any]", overriding).get("parameters")
         values |= _mapping(own, "parameters of the payload")
     return values
 
