@@ -71,10 +71,17 @@ def hosted(
 ) -> Generator[Host]:
     """Services running in a thread of this process."""
     host = Host(transport_to(port), [service(Config()) for service in services], observers=observers)
+    with in_thread(host):
+        yield host
+
+
+@contextlib.contextmanager
+def in_thread(host: Host) -> Generator[None]:
+    """A host running in a thread of this process."""
     thread = threading.Thread(target=host.run, daemon=True)
     thread.start()
     try:
-        yield host
+        yield
     finally:
         host.stop()
         thread.join(timeout=30)

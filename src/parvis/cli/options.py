@@ -18,6 +18,14 @@ Function: TypeAlias = Callable[..., Any]
 #: `--json`, given to the command as `as_json`.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
+#: `--metrics-port` of what runs services; it becomes part of the configuration.
+metrics_option = click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Serve Prometheus metrics at this port or the next free one; 0 for any.",
+)
+
 _VARIABLES = {
     "transport": "PARVIS_TRANSPORT",
     "stomp_host": "PARVIS_STOMP_HOST",
@@ -26,6 +34,7 @@ _VARIABLES = {
     "stomp_pass": "PARVIS_STOMP_PASSWORD",
     "stomp_prfx": "PARVIS_STOMP_PREFIX",
     "log_format": "PARVIS_LOG_FORMAT",
+    "metrics_port": "PARVIS_METRICS_PORT",
 }
 _STOMP_CONF_KEYS = {
     "host": "PARVIS_STOMP_HOST",

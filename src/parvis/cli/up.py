@@ -10,7 +10,7 @@ from typing import Any, cast
 import click
 
 from parvis.cli.completion import complete_services
-from parvis.cli.options import with_config
+from parvis.cli.options import metrics_option, with_config
 from parvis.config import Config, ConfigError
 
 _MOST_INSTANCES = 1000
@@ -36,6 +36,7 @@ Examples:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with a mapping `services` of names to numbers of instances.",
 )
+@metrics_option
 @with_config(logs=True)
 def up(services: tuple[str, ...], file: Path | None, config: Config) -> None:
     """Run services side by side; start again what ends; stop all with Ctrl-C."""

@@ -14,9 +14,18 @@ from parvis.transport.base import Message, Send, Transport
 _log = logging.getLogger("parvis.host")
 
 
-def default_observers(config: Config) -> list[Observer]:  # noqa: ARG001
-    """Return the observers that the configuration asks for."""
-    return []
+def default_observers(config: Config) -> list[Observer]:
+    """Return the observers that the configuration asks for.
+
+    Raises:
+        ConfigError: One cannot be had as it is configured.
+    """
+    observers: list[Observer] = []
+    if config.metrics_port is not None:
+        from parvis.observe.metrics import start_metrics
+
+        observers.append(start_metrics(config))
+    return observers
 
 
 class Observers:

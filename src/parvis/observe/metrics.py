@@ -1,0 +1,271 @@
+"""Figures of a running host for Prometheus: how many messages, how they ended, how long everything took.
+
+The endpoint is served from threads of its own, so a scrape is answered while a service computes. It has no
+log-in and tells nothing of what is in the messages; it is bound to this machine unless the configuration says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from parvis import __version__
+from parvis.config import Config, ConfigError
+from parvis.service.failure import REASON
+from parvis.service.observer import Handled, Observer
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter, Histogram
+    from prometheus_client.metrics_core import Metric
+
+    from parvis.service.base import AnyService
+    from parvis.transport.base import Message, Send, Transport
+
+_log = logging.getLogger("parvis.metrics")
+
+FIRST_SEEN: Final = "parvis-first-seen"
+"""Header with the time at which the recipe was asked for: milliseconds since 1970."""
+
+_PORTS: Final = 100  # how many ports are tried, from the one asked for
+_MOST_DIGITS: Final = 16
+
+# From a millisecond to ten hours: handling takes from one to the other, and a queue may grow for a night.
+_SECONDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    *(60, 120, 300, 600, 1800, 3600, 7200, 18000, 36000),
+)
+_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+_LABELS: Final = ("service", "queue")
+_RESULTS: Final = {
+    "reject": "rejected",
+    "retry": "retried",
+    "fail": "failed",
+    "crash": "crashed",
+    "timeout": "timed out",
+}
+
+
+def start_metrics(config: Config) -> Metrics:
+    """Serve metrics at the configured port, and return what gathers them.
+
+    Raises:
+        ConfigError: The package prometheus-client is missing, no port is free, or there is no such address.
+    """
+    port, address = config.metrics_port, config.metrics_address
+    try:
+        metrics = Metrics()
+    except ImportError:
+        raise ConfigError(
+            "metrics need the package prometheus-client: pip install 'parvis[metrics]'"
+        ) from None
+    metrics.serve(port or 0, address)
+    return metrics
+
+
+@dataclass(slots=True)
+class _Place:
+    """What is counted of one service and queue."""
+
+    messages: Callable[[str], Counter]
+    handling: Histogram
+    waiting: Histogram
+    latency: Histogram
+    by_result: dict[str, Counter] = field(default_factory=dict[str, "Counter"])
+
+    def count(self, result: str) -> None:
+        counter = self.by_result.get(result)
+        if counter is None:
+            counter = self.by_result[result] = self.messages(_RESULTS.get(result, result))
+        counter.inc()
+
+
+class Metrics(Observer):
+    """Counts and measures what a host does.
+
+    Attributes:
+        registry: Where Prometheus finds all of it.
+        port: Where it is served, or None.
+
+    Raises:
+        ImportError: There is no prometheus-client.
+    """
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+        registry = self.registry = CollectorRegistry()
+        self.port: int | None = None
+        self._close: Callable[[], None] | None = None
+        self._places: dict[tuple[str, str], _Place] = {}
+        self._began = 0.0
+        # Of messages whose transaction is under way: when it was written, and whether a dead letter is in it.
+        self._written: dict[str, tuple[float, bool]] = {}
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(name, about, labels, registry=registry)
+
+        def histogram(
+            name: str, about: str, labels: Sequence[str] = (), buckets: Sequence[float] = _SECONDS
+        ) -> Histogram:
+            return Histogram(name, about, labels, registry=registry, buckets=buckets)
+
+        self._messages = counter(
+            "parvis_messages", "Messages that were handled, by what came of them", *_LABELS, "result"
+        )
+        self._retries = counter("parvis_retries", "Messages that were sent to be tried again", *_LABELS)
+        self._dead_letters = counter("parvis_dead_letters", "Messages that became dead letters", *_LABELS)
+        self._uncommitted = counter(
+            "parvis_uncommitted_messages",
+            "Messages that were handled and not confirmed: they come again",
+            *_LABELS,
+        )
+        self._handling = histogram("parvis_handling_seconds", "Handling of a message", _LABELS)
+        self._waiting = histogram(
+            "parvis_queue_seconds",
+            "From when the broker got a message until it was handled, unless it was to be held back",
+            _LABELS,
+        )
+        self._latency = histogram(
+            "parvis_latency_seconds",
+            "From when the recipe of a message was asked for until the message was done with",
+            _LABELS,
+        )
+        self._commit_wait = histogram("parvis_commit_seconds", "Wait for the broker to confirm a transaction")
+        self._commit_size = histogram("parvis_commit_messages", "Messages in a transaction", buckets=_SIZES)
+        Gauge("parvis_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
+        ProcessCollector(registry=registry)
+
+    def serve(self, port: int, address: str = "127.0.0.1") -> None:
+        """Serve at `port` or the next of a hundred that is free; at any free one if it is 0.
+
+        Raises:
+            ConfigError: None is free, or there is no such address here.
+        """
+        ports = range(port, min(port + _PORTS, 65536)) if port else range(1)
+        for candidate in ports:
+            try:
+                self.port, self._close = _serve(self.registry, candidate, address)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue  # another instance on this machine has it
+                raise ConfigError(f"metrics cannot be served at {address}:{candidate}: {error}") from None
+            _log.info("metrics at http://%s:%d/metrics", address, self.port)
+            return
+        raise ConfigError(f"metrics cannot be served: no port from {ports[0]} to {ports[-1]} is free")
+
+    def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
+        for service in services:
+            self._place(service, service.queue)  # so that it is there before the first message
+        self.registry.register(_Connection(transport))
+
+    def handling(
+        self,
+        service: AnyService,  # noqa: ARG002
+        messages: Sequence[Message],  # noqa: ARG002
+    ) -> contextlib.AbstractContextManager[None]:
+        self._began = time.time()
+        return _NOTHING
+
+    def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
+        message = handled.message
+        dead = handled.outcome.result != "done" and any(REASON in send.headers for send in sends)
+        self._written[message.message_id] = (time.monotonic(), dead)
+        arrived = _milliseconds(message, "timestamp")
+        # ActiveMQ says when a delayed message was sent, and not how long it was to be held back.
+        if arrived and "scheduledJobId" not in message.headers:
+            waited = max(0.0, self._began - arrived / 1000)
+            self._place(handled.service, message.destination).waiting.observe(waited)
+        return sends
+
+    def committed(self, handled: Sequence[Handled]) -> None:
+        now = time.monotonic()
+        wait = 0.0
+        for one in handled:
+            written, dead = self._written.pop(one.message.message_id, (now, True))
+            wait = max(wait, now - written)
+            self._count(one, dead)
+        self._commit_wait.observe(wait)
+        self._commit_size.observe(len(handled))
+
+    def uncommitted(self, handled: Sequence[Handled], reason: str) -> None:  # noqa: ARG002
+        for one in handled:
+            self._written.pop(one.message.message_id, None)
+            self._uncommitted.labels(one.service.name, one.message.destination).inc()
+
+    def stopped(self) -> None:
+        if self._close is not None:
+            self._close()
+
+    def _count(self, handled: Handled, dead: bool) -> None:
+        message, result = handled.message, handled.outcome.result
+        place = self._place(handled.service, message.destination)
+        place.count(result)
+        place.handling.observe(handled.seconds)
+        first_seen = _milliseconds(message, FIRST_SEEN)
+        if first_seen:
+            place.latency.observe(max(0.0, time.time() - first_seen / 1000))
+        if result in _RESULTS:
+            counter = self._dead_letters if dead else self._retries
+            counter.labels(handled.service.name, message.destination).inc()
+
+    def _place(self, service: AnyService, queue: str) -> _Place:
+        labels = (service.name, queue)
+        place = self._places.get(labels)
+        if place is None:
+            place = self._places[labels] = _Place(
+                lambda result: self._messages.labels(*labels, result),
+                self._handling.labels(*labels),
+                self._waiting.labels(*labels),
+                self._latency.labels(*labels),
+            )
+        return place
+
+
+def _serve(registry: CollectorRegistry, port: int, address: str) -> tuple[int, Callable[[], None]]:
+    """Serve at exactly this port, or at any if it is 0; return which, and what ends it."""
+    from prometheus_client import start_http_server
+
+    server, thread = start_http_server(port, address, registry)
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    return server.server_port, close
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+def _milliseconds(message: Message, header: str) -> int:
+    """Read a header that is a number of milliseconds; whatever is no number counts as none."""
+    value = message.headers.get(header, "")
+    return int(value) if value.isdecimal() and len(value) < _MOST_DIGITS else 0
+
+
+class _Connection:
+    """What is looked up when somebody asks: how the connection to the broker is."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        connected = GaugeMetricFamily("parvis_connected", "1 while there is a connection to the broker")
+        connected.add_metric((), float(self._transport.is_connected))
+        yield connected
+        again = CounterMetricFamily("parvis_reconnections", "How often a lost connection was made again")
+        again.add_metric((), max(0, self._transport.connection - 1))
+        yield again
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
