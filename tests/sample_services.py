@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from parvis.service.base import BatchService, Reject, Retry, Service, Step
 from parvis.service.contract import Anything, Model, Outputs
+from parvis.transport.base import Send
 
 
 class Number(Model):
@@ -38,6 +39,7 @@ class Multiplier(Service[Number, FactorParameters]):
     default_output: ClassVar[str | None] = "result"
     max_attempts: ClassVar[int] = 2
     max_retries: ClassVar[int] = 3
+    prefetch: ClassVar[int] = 10
 
     def process(self, payload: Number, step: Step[FactorParameters]) -> None:
         match payload.number:
@@ -91,3 +93,31 @@ class Sleeper(Service[Anything, Anything]):
         while not Path(extra["go-on"]).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         step.send("result", {"slept": True})
+
+
+class Whereabouts(Sleeper):
+    """Takes its time, and says in which process it was."""
+
+    name: ClassVar[str] = "Whereabouts"
+
+    def process(self, payload: Any, step: Step[Anything]) -> None:
+        super().process(payload, step)
+        step.send("result", {"process": os.getpid()})
+
+
+class Misspeaker(Multiplier):
+    """Multiplies, and wants to send what no transport takes where the number is 17."""
+
+    name: ClassVar[str] = "Misspeaker"
+
+    def process(self, payload: Number, step: Step[FactorParameters]) -> None:
+        if payload.number == 17:
+            step.send_to_queue(Send("results", b"", {"receipt": "mine"}))
+        super().process(payload, step)
+
+
+class OneByOne(Multiplier):
+    """Multiplies, and has each message committed before it begins the next."""
+
+    name: ClassVar[str] = "OneByOne"
+    commit_each: ClassVar[bool] = True

@@ -5,15 +5,24 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
 from parvis.config import Config
 from parvis.recipe.envelope import Envelope
 from parvis.service.contract import Anything, Contract, Outputs
+from parvis.service.fan_out import FanOut
 from parvis.service.identity import anonymous
 from parvis.transport.base import Send
+
+if TYPE_CHECKING:
+    from parvis.service.flow_ledger import Ledger
+
+#: Bounds of what is sent because of one message, and of each.
+MOST_MESSAGES: Final = 100_000
+MOST_BYTES: Final = 256 * 1024 * 1024
+LARGEST_MESSAGE: Final = 64 * 1024 * 1024
 
 PayloadT = TypeVar("PayloadT", bound=BaseModel)
 ParametersT = TypeVar("ParametersT", bound=BaseModel)
@@ -71,6 +80,8 @@ class Step(Generic[ParametersT]):
         identity: str,
         queue: str,
         redelivered: bool,
+        fan_outs: Sequence[str] = (),
+        ledger: Ledger | None = None,
     ) -> None:
         self.parameters = parameters
         self.header = header
@@ -81,6 +92,9 @@ class Step(Generic[ParametersT]):
         self._contract = contract
         self._envelope = envelope
         self._sends: list[Send] = []
+        self._bytes = 0
+        self._fan_outs = fan_outs
+        self._fan_out = FanOut(header, envelope, ledger) if fan_outs else None
         self._failure: Exception | None = None
 
     @property
@@ -121,6 +135,7 @@ class Step(Generic[ParametersT]):
         """
         self._failure = error
         self._sends.clear()
+        self._bytes = 0
 
     def connected_outputs(self) -> list[str]:
         """Names of the outputs that the recipe does something with."""
@@ -128,6 +143,19 @@ class Step(Generic[ParametersT]):
         if isinstance(outputs, dict):
             return [str(name) for name in outputs]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         return [self._contract.default_output] if outputs and self._contract.default_output else []
+
+    def room(self, output: str, total: int | None = None) -> int:
+        """Return how many more messages may leave now at an output that `fan_outs` names.
+
+        When there is no more room, keep what is left for the next checkpoint.
+
+        Args:
+            output: Name of the output.
+            total: How many messages the whole fan-out will have, if known: a small one is let go at once.
+        """
+        if self._fan_out is None:
+            return MOST_MESSAGES
+        return self._fan_out.room(self._envelope.targets(output, self._contract.default_output), total)
 
     def send(self, output: str, payload: Any, delay: float | None = None) -> None:
         """Send `payload` out at `output`; nothing leaves if nothing is connected there.
@@ -139,21 +167,43 @@ class Step(Generic[ParametersT]):
 
         Raises:
             ValueError: The service has not declared that output, or declared another form of it.
+            Reject: A message is larger than `LARGEST_MESSAGE`, or more is sent because of one message than
+                `MOST_MESSAGES` and `MOST_BYTES` allow.
         """
         self._contract.check_output(output, payload)
-        self._sends += self._envelope.onward(output, self._contract.default_output, _dump(payload), delay)
+        sends = self._envelope.onward(output, self._contract.default_output, _dump(payload), delay)
+        if self._fan_out is not None and self._contract.output(output) in self._fan_outs:
+            sends = self._fan_out.marked(sends)
+        self._add(sends)
 
     def checkpoint(self, payload: Any, delay: float = 0) -> None:
-        """Send `payload` to this same node, after `delay` seconds: how a service waits."""
-        self._sends += self._envelope.checkpoint(_dump(payload), delay)
+        """Send `payload` to this same node, after `delay` seconds: how a service waits. Raises as `send`."""
+        sends = self._envelope.checkpoint(_dump(payload), delay)
+        self._add(sends if self._fan_out is None else self._fan_out.checkpoint(sends))
 
     def start_recipe(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:
-        """Start a recipe: send what its `start` says to its first nodes."""
-        self._sends += Envelope(recipe=recipe, pointer=0, payload=None, environment=environment).start()
+        """Start a recipe: send what its `start` says to its first nodes. Raises as `send`."""
+        self._add(Envelope(recipe=recipe, pointer=0, payload=None, environment=environment).start())
 
     def send_to_queue(self, send: Send) -> None:
-        """Send a message that is not part of this recipe."""
-        self._sends.append(anonymous(send))
+        """Send a message that is not part of this recipe. Raises as `send`."""
+        self._add([anonymous(send)])
+
+    def _add(self, sends: Sequence[Send]) -> None:
+        """Keep what is to leave, within bounds: a mistake must cost a message, not the memory of the host."""
+        for send in sends:
+            self._bytes += len(send.body)
+            if len(send.body) > LARGEST_MESSAGE:
+                raise Reject(
+                    f"a message of {len(send.body):,} bytes to {send.destination} is too large: "
+                    f"at most {LARGEST_MESSAGE:,} bytes can be sent"
+                )
+        if len(self._sends) + len(sends) > MOST_MESSAGES or self._bytes > MOST_BYTES:
+            raise Reject(
+                f"one message makes the service send more than {MOST_MESSAGES:,} messages "
+                f"or {MOST_BYTES:,} bytes at once"
+            )
+        self._sends += sends
 
 
 def _dump(payload: Any) -> Any:
@@ -174,6 +224,8 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
         outputs: Named ways out, each with the model of what leaves there (`contract.Contract.outputs`).
         default_output: The output of a node whose `output` names none.
         node_keys: Keys of the recipe node, beside `parameters`, that are read as parameters.
+        fan_outs: Those outputs, as declared, that get a message for each of many things. What leaves there is
+            counted until it is handled, and `Step.room` says how much of it may leave now.
         plain_messages: Whether messages that are not part of a recipe are taken, too.
         any_payload: Whether payloads are passed on as they came, whatever JSON value they are: they are not
             checked, and have no say in the parameters.
@@ -194,6 +246,7 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
     outputs: ClassVar[Outputs] = {}
     default_output: ClassVar[str | None] = None
     node_keys: ClassVar[tuple[str, ...]] = ()
+    fan_outs: ClassVar[tuple[str, ...]] = ()
     plain_messages: ClassVar[bool] = False
     any_payload: ClassVar[bool] = False
     prefetch: ClassVar[int] = 1
@@ -205,6 +258,8 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.log = logging.getLogger(f"parvis.service.{type(self).__name__}")
+        #: What is in flight of what this service sends; given by the host if it has `fan_outs`.
+        self.ledger: Ledger | None = None
 
     def start(self) -> None:
         """Get ready; called once before the first message."""

@@ -1,8 +1,8 @@
 """Run services: take messages, have them handled, commit what came of it, say how things are.
 
-One handling is one transaction: the acknowledgement of a message and everything that is sent because of it
-leave together. A message that cannot be handled is sent to the dead letters or to its own queue once more in
-such a transaction, too; so nothing is lost, whatever happens to this process.
+The acknowledgement of a message and all that is sent because of it leave in one transaction. What cannot be
+handled is sent to the dead letters or to its own queue once more in such a transaction, too; so nothing is
+lost, whatever happens to this process.
 """
 
 from __future__ import annotations
@@ -12,54 +12,55 @@ import logging
 import signal
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from parvis.observe.logs import process_label, recipe_context
-from parvis.recipe.envelope import Envelope, MalformedMessage, parse_json
+from parvis.observe.logs import process_label
+from parvis.recipe.envelope import MalformedMessage, parse_json
 from parvis.service.base import AnyService, BatchService
+from parvis.service.committing import GROUP_TIME, Committer, Refused, rejected
 from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
-from parvis.service.identity import identified
 from parvis.service.isolated import IsolatedService
 from parvis.service.observer import Handled, Observer
 from parvis.service.observers import Observers, default_observers
-from parvis.service.settling import CRASHES, bare_dead_letter, count, settle
+from parvis.service.settling import CRASHES, count
 from parvis.service.status import Status, StatusBroadcast, host_id
 from parvis.service.supervisor import is_orphan
-from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, Transport
+from parvis.transport.base import BrokerRefused, Disconnected, Message, Transport
 
 COMMAND_TOPIC = "command"
 _log = logging.getLogger("parvis.host")
-_CONNECT_LIMIT = 10.0
+_CONNECT_LIMIT = 30.0
 _CONNECT_ATTEMPT = 3.0
 _TICK = 1.0  # seconds between looks at the clock when nothing arrives
+_CONFIRM_AFTER = 0.01  # seconds without messages after which we look whether the broker has confirmed
 _TRIES_AFTER_REFUSAL = 3
 _LONGEST_PAUSE = 30.0
 _PAUSE_TICK = 0.05
+_LONG = 1.0  # seconds of a handling before which the broker's confirmation is waited for
+_FADING = 0.9
 
 
 class _Subscribed:
-    """A service and its open batch."""
+    """A service, its open batch, and how quick it is."""
 
-    def __init__(self, service: AnyService) -> None:
+    def __init__(self, service: AnyService, prefetch: int) -> None:
         self.service = service
+        self.prefetch = prefetch
+        # While one half of what the broker hands out is being committed, the other is handled.
+        self.group = 1 if service.commit_each else max(1, prefetch // 2)
         self.isolated = IsolatedService(service)
         self.batch = Batch()
         self.batch_due = float("inf")
+        self.slowest = 0.0  # seconds of the longest handling of late; fades away
 
     def take_batch(self) -> Batch:
         batch, self.batch = self.batch, Batch()
         self.batch_due = float("inf")
         return batch
 
-
-@dataclass(slots=True)
-class _Refused:
-    """A message that the broker did not let us settle: how often, and what it said."""
-
-    times: int
-    reason: str
+    def note_time(self, seconds: float) -> None:
+        self.slowest = max(seconds, _FADING * self.slowest)
 
 
 class Host:
@@ -84,18 +85,21 @@ class Host:
     ) -> None:
         self._observers = Observers(default_observers(services[0].config) if observers is None else observers)
         self._transport = transport
-        self._subscribed = [_Subscribed(service) for service in services]
+        self._subscribed = [_Subscribed(service, _window(service)) for service in services]
+        self._by_service = {subscribed.service: subscribed for subscribed in self._subscribed}
+        self._committer = Committer(transport, self._observers, self._handle_again)
         self._queue = queue
         self._inbox: SimpleQueue[tuple[_Subscribed, Message] | None] = SimpleQueue()
         self._stopping = False  # not an Event, whose lock a signal handler might find taken
-        self._refused: dict[str, _Refused] = {}
+        self._look_at = 0.0  # when to look at the clock for whatever is not a message
         description: dict[str, Any] = {
             "service": ", ".join(service.name for service in services),
             "serviceclass": ", ".join(type(service).__name__ for service in services),
         }
         self._classes = {type(service).__name__ for service in services}
         self._names = description["service"]
-        self._status = StatusBroadcast(transport.post, description | ({"tag": tag} if tag else {}))
+        description |= {"tag": tag} if tag else {}
+        self._status = StatusBroadcast(transport.post, description, self._observers.card)
 
     def stop(self) -> None:
         """Ask for the end: the message in hand is finished, the rest goes back. Any thread may ask."""
@@ -157,15 +161,14 @@ class Host:
 
     def _subscribe(self) -> None:
         for subscribed in self._subscribed:
-            service = subscribed.service
-            # A batch must be able to fill up while an earlier one is being handled.
-            window = 2 * service.batch_size if isinstance(service, BatchService) else service.prefetch
+            queue = self._queue or subscribed.service.queue
             self._transport.subscribe(
-                self._queue or service.queue,
+                queue,
                 lambda message, subscribed=subscribed: self._inbox.put((subscribed, message)),
-                prefetch=window,
-                exclusive=service.exclusive,
+                prefetch=subscribed.prefetch,
+                exclusive=subscribed.service.exclusive,
             )
+            self._observers.subscribed(subscribed.service, queue)
         self._transport.subscribe_broadcast(COMMAND_TOPIC, self._on_command)
 
     def _on_command(self, message: Message) -> None:
@@ -185,73 +188,124 @@ class Host:
         )
 
     def _loop(self) -> None:
-        while not self._stopping and not is_orphan():
+        while not self._stopping:
             item = self._next()
             if item is not None and not self._stopping:
                 self._status.set(Status.PROCESSING)
                 self._take(*item)
-            for subscribed in self._subscribed:
-                subscribed.isolated.close_if_idle()
-                if time.monotonic() >= subscribed.batch_due:
-                    self._status.set(Status.PROCESSING)
-                    self._close_batch(subscribed)
+            if time.monotonic() >= self._look_at:
+                self._look_around()
 
     def _next(self) -> tuple[_Subscribed, Message] | None:
         """Return the next message, or None when there is something else to look at."""
-        if self._inbox.empty():
+        committer, inbox = self._committer, self._inbox
+        if inbox.empty() and committer.has_open:
+            committer.confirm()  # meanwhile more may have come, which then leaves together with the rest
+            if inbox.empty():
+                committer.close()
+        if inbox.empty():
             self._status.set(Status.IDLE)
-        due = min(subscribed.batch_due for subscribed in self._subscribed)
+        wait = _CONFIRM_AFTER if committer.has_pending else max(0.0, self._look_at - time.monotonic())
         try:
-            return self._inbox.get(timeout=min(_TICK, max(0.0, due - time.monotonic())))
+            return inbox.get(timeout=wait)
         except Empty:
+            committer.confirm()
             return None
+
+    def _look_around(self) -> None:
+        """Do what is due by the clock."""
+        if is_orphan():
+            _log.warning("the supervisor is gone: stopping")
+            self.stop()
+        for subscribed in self._subscribed:
+            subscribed.isolated.close_if_idle()
+            if time.monotonic() >= subscribed.batch_due:
+                self._status.set(Status.PROCESSING)
+                self._close_batch(subscribed)
+        due = min(subscribed.batch_due for subscribed in self._subscribed)
+        self._look_at = min(due, time.monotonic() + _TICK)
 
     def _take(self, subscribed: _Subscribed, message: Message) -> None:
         if message.connection != self._transport.connection:
+            self._committer.note_survival(message)
             return  # delivered before the connection was lost: it comes again
-        refused = self._refused.get(message.message_id)
+        refused = self._committer.refused.get(message.message_id)
         if refused is not None:
             self._take_refused(subscribed, message, refused)
         elif isinstance(subscribed.service, BatchService):
             self._add_to_batch(subscribed, subscribed.service, message)
         else:
-            self._settle(subscribed, [self._handle(subscribed, message)])
+            self._take_one(subscribed, message)
+
+    def _take_one(self, subscribed: _Subscribed, message: Message) -> None:
+        # What is done is not to wait for what takes long, nor the news that the broker refused it.
+        if subscribed.slowest > _LONG:
+            self._committer.finish()
+        elif subscribed.slowest > GROUP_TIME:
+            self._committer.close()
+        begun = time.monotonic()
+        handled = self._handle(subscribed, message)
+        self._committer.add([handled], begun)
+        self._committer.close_if_full(subscribed.group, begun + handled.seconds)
+        if subscribed.service.commit_each:
+            self._committer.confirm()
 
     def _handle(self, subscribed: _Subscribed, message: Message) -> Handled:
         begun = time.monotonic()
-        with self._observers.handling(subscribed.service, [message]):
-            if _killed_somebody(message):
-                outcome = subscribed.isolated.handle([message])[0]
-            else:
-                outcome = handle(subscribed.service, message)
-        return Handled(subscribed.service, message, outcome, time.monotonic() - begun)
+        if self._observers:
+            with self._observers.handling(subscribed.service, [message]):
+                outcome = self._outcome(subscribed, message)
+        else:
+            outcome = self._outcome(subscribed, message)
+        seconds = time.monotonic() - begun
+        subscribed.note_time(seconds)
+        return Handled(subscribed.service, message, outcome, seconds)
 
-    def _take_refused(self, subscribed: _Subscribed, message: Message, refused: _Refused) -> None:
+    def _handle_again(self, service: AnyService, message: Message) -> Handled:
+        return self._handle(self._by_service[service], message)
+
+    def _outcome(self, subscribed: _Subscribed, message: Message) -> Outcome:
+        if self._is_suspect(message):
+            return subscribed.isolated.handle([message])[0]
+        return handle(subscribed.service, message)
+
+    def _is_suspect(self, message: Message) -> bool:
+        """Whether a process may have died of this message."""
+        if count(message, CRASHES) > 0:
+            return True
+        return message.redelivered and message.message_id not in self._committer.survived
+
+    def _take_refused(self, subscribed: _Subscribed, message: Message, refused: Refused) -> None:
         """Try a message once more whose settling was refused, on its own, and with less each time."""
         self._close_batch(subscribed)
-        self._pause(min(2.0 ** (refused.times - 1), _LONGEST_PAUSE))
+        self._committer.finish()
+        if refused.times > 0:
+            self._pause(min(2.0 ** (refused.times - 1), _LONGEST_PAUSE))
         if message.connection != self._transport.connection or self._stopping:
             return
         if refused.times < _TRIES_AFTER_REFUSAL:
-            self._settle(subscribed, [self._handle(subscribed, message)])
+            self._committer.add([self._handle(subscribed, message)], time.monotonic())
         elif refused.times == _TRIES_AFTER_REFUSAL:
-            self._settle(subscribed, [self._rejected(subscribed, message, refused.reason)])
+            handled = rejected(subscribed.service, message, refused.reason)
+            self._committer.add([handled], time.monotonic())
         elif refused.times == _TRIES_AFTER_REFUSAL + 1:
-            handled = self._rejected(subscribed, message, refused.reason)
-            self._commit(subscribed, [handled], [bare_dead_letter(self._transport, message, refused.reason)])
+            self._committer.set_aside(rejected(subscribed.service, message, refused.reason), refused.reason)
         else:
             _log.error("handed back to the broker for good: a message that it lets nobody set aside")
             with contextlib.suppress(Disconnected, BrokerRefused):
                 self._transport.refuse(message)
+        self._committer.finish()
 
     def _add_to_batch(
         self, subscribed: _Subscribed, service: BatchService[Any, Any], message: Message
     ) -> None:
         if subscribed.batch.messages and subscribed.batch.messages[0].connection != message.connection:
-            subscribed.take_batch()  # delivered before the connection was lost: all of it comes again
+            for lost in subscribed.take_batch().messages:  # all of it comes again
+                self._committer.note_survival(lost)
         batch = subscribed.batch
         if not batch.messages:
             subscribed.batch_due = time.monotonic() + service.batch_wait
+            self._look_at = min(self._look_at, subscribed.batch_due)
         work = read(service, message)
         batch.messages.append(message)
         batch.work.append(work)
@@ -273,92 +327,38 @@ class Host:
         batch = subscribed.take_batch()
         if not batch.messages or not isinstance(service, BatchService):
             return
+        self._committer.close()  # what is done is not to wait for a batch
         if batch.messages[0].connection != self._transport.connection:
+            for lost in batch.messages:
+                self._committer.note_survival(lost)
             return
         begun = time.monotonic()
         with self._observers.handling(service, batch.messages):
-            if any(_killed_somebody(message) for message in batch.messages):
+            if any(map(self._is_suspect, batch.messages)):
                 outcomes = subscribed.isolated.handle(batch.messages)
             else:
                 outcomes = handle_batch(service, batch)
         share = (time.monotonic() - begun) / len(batch.messages)
         pairs = zip(batch.messages, outcomes, strict=True)
-        self._settle(subscribed, [Handled(service, message, outcome, share) for message, outcome in pairs])
+        self._committer.add([Handled(service, message, outcome, share) for message, outcome in pairs], begun)
+        self._committer.close()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < end:
             time.sleep(_PAUSE_TICK)
 
-    @staticmethod
-    def _rejected(subscribed: _Subscribed, message: Message, reason: str) -> Handled:
-        return Handled(subscribed.service, message, Outcome("reject", reason=reason), 0)
-
-    def _settle(self, subscribed: _Subscribed, handled: Sequence[Handled]) -> None:
-        sends: list[Send] = []
-        try:
-            for one in handled:
-                sends += self._sends(subscribed, one)
-            self._commit(subscribed, handled, sends)
-        except Exception as error:  # noqa: BLE001 - the message is at fault, the host goes on
-            _log.exception("what %s sends cannot be put into a frame", subscribed.service.name)
-            self._settle_what_can_be(subscribed, handled, error)
-
-    def _sends(self, subscribed: _Subscribed, handled: Handled) -> Sequence[Send]:
-        message, outcome = handled.message, handled.outcome
-        with recipe_context(_recipe_id(message) if outcome.result != "done" else None):
-            sends = settle(self._transport, subscribed.service, message, outcome)
-        return self._observers.sending(handled, identified(message, sends))
-
-    def _settle_what_can_be(
-        self, subscribed: _Subscribed, handled: Sequence[Handled], error: Exception
-    ) -> None:
-        """Handle the messages of a batch one by one, and reject the one that cannot be settled."""
-        if len(handled) > 1:
-            for one in handled:
-                self._settle(subscribed, [self._handle(subscribed, one.message)])
-        elif handled[0].outcome.result != "reject":
-            reason = f"what came of it cannot be sent: {type(error).__name__}: {error}"
-            self._settle(subscribed, [self._rejected(subscribed, handled[0].message, reason)])
-        else:
-            self._transport.refuse(handled[0].message)
-
-    def _commit(self, subscribed: _Subscribed, handled: Sequence[Handled], sends: Sequence[Send]) -> None:
-        messages = [one.message for one in handled]
-        try:
-            self._transport.commit(messages, sends)
-        except Disconnected as error:
-            _log.warning("what was handled could not be committed and will be handled again: %s", error)
-            self._observers.uncommitted(handled, str(error))
-        except BrokerRefused as error:
-            reason = f"the broker refused what {subscribed.service.name} wants to send: {error}"
-            _log.error("%s", reason)
-            # They come again, as the connection is closed; then each is settled alone.
-            for message in messages:
-                times = self._refused[message.message_id].times if message.message_id in self._refused else 0
-                self._refused[message.message_id] = _Refused(times + 1, reason)
-            self._observers.uncommitted(handled, reason)
-        else:
-            for message in messages:
-                self._refused.pop(message.message_id, None)
-            self._observers.committed(handled)
-
     def _drain(self) -> None:
         """Handle the open batches; what else was handed out goes back when we disconnect."""
         for subscribed in self._subscribed:
             self._close_batch(subscribed)
+        self._committer.finish()
 
 
-def _killed_somebody(message: Message) -> bool:
-    """Whether a process may have died of this message."""
-    return message.redelivered or count(message, CRASHES) > 0
-
-
-def _recipe_id(message: Message) -> str | None:
-    try:
-        return Envelope.parse(message.body).recipe_id
-    except MalformedMessage:
-        return None
+def _window(service: AnyService) -> int:
+    """How many messages the broker may hand out to a service in advance."""
+    # A batch must be able to fill up while an earlier one is being handled.
+    return 2 * service.batch_size if isinstance(service, BatchService) else service.prefetch
 
 
 def stop_on_signals(host: Host) -> None:

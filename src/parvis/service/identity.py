@@ -1,8 +1,7 @@
 """Which message is which: a name for each that stays the same when it comes, or is sent, a second time.
 
 A message that is handled twice sends everything twice. So that those who take it can tell, the name of what
-is sent follows from the name of the message that caused it, and from its place among all that was sent because
-of that message.
+is sent follows from the name of the message that caused it, and from its place among all that it caused.
 """
 
 from __future__ import annotations
