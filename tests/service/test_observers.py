@@ -10,6 +10,7 @@ import pytest
 
 from parvis.config import Config
 from parvis.service.base import AnyService
+from parvis.service.flow import FlowControl
 from parvis.service.observer import Handled, Observer
 from parvis.service.observers import default_observers
 from parvis.transport.base import Message, Send, Transport
@@ -137,4 +138,4 @@ def test_an_observer_that_fails_stops_nothing(
 
 
 def test_nobody_watches_who_was_not_asked_to() -> None:
-    assert default_observers(Config()) == []
+    assert [type(observer) for observer in default_observers(Config())] == [FlowControl]

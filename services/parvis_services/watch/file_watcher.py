@@ -16,7 +16,7 @@ from parvis.service.base import Reject, Service, Step
 from parvis.service.contract import Model, Outputs
 from parvis_services.messages import ImageSeen
 from parvis_services.paths import PathNotAllowed, PathRule
-from parvis_services.watch.selection import outputs_for
+from parvis_services.watch.selection import how_many, outputs_for
 from parvis_services.watch.sources import (
     Hdf5Images,
     ListedFiles,
@@ -29,6 +29,7 @@ from parvis_services.xray.errors import ImageError, MissingImageError, Unfinishe
 
 _SLOW_STAT = 5.0
 _LEAST_WAIT = 1.0
+_HELD_WAIT = 0.5  # short beside the seconds of work that may wait in a queue
 
 
 class WatchParameters(Model):
@@ -136,13 +137,14 @@ class WatchTimeout(Model):
 
 @dataclass
 class _Watch:
-    """One look at what is watched."""
+    """One look at what is watched; `is_held` if the next image is there and nobody can be told of it yet."""
 
     source: Source
     start_time: float
     last_seen: float | None
     seen_before: int
     seen: int
+    is_held: bool = False
     stat_seconds: list[float] = field(default_factory=list[float])
 
     @property
@@ -189,6 +191,7 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
         "timeout": WatchTimeout,
         "error": None,
     }
+    fan_outs: ClassVar[tuple[str, ...]] = ("every", "every-#", "select-#")
     prefetch: ClassVar[int] = 1
 
     def process(self, payload: WatchPayload, step: Step[WatchParameters]) -> None:
@@ -269,10 +272,14 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
             number = watch.seen + 1
             if not self._is_there(source, number):
                 break
-            watch.seen = number
             watch.last_seen = time.time()
+            wanted = outputs_for(number, source.total, outputs)
+            watch.is_held = any(step.room(output, how_many(source.total, output)) < 1 for output in wanted)
+            if watch.is_held:
+                break
+            watch.seen = number
             image = source.place(number) | {"file-seen-at": watch.last_seen}
-            for output in outputs_for(number, source.total, outputs):
+            for output in wanted:
                 step.send(output, image)
         return watch
 
@@ -294,8 +301,8 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
         if not watch.found and time.time() - since > limit:
             self._time_out(watch, limit, parameters, step)
             return
-        wait = parameters.burst_wait or 0
-        step.checkpoint(watch.status(), delay=wait if watch.found else max(wait, _LEAST_WAIT))
+        least = _HELD_WAIT if watch.is_held else 0 if watch.found else _LEAST_WAIT
+        step.checkpoint(watch.status(), delay=max(parameters.burst_wait or 0, least))
 
     def _time_out(
         self, watch: _Watch, limit: float, parameters: WatchParameters, step: Step[WatchParameters]
@@ -350,5 +357,6 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
                 (watch.last_seen or watch.start_time) - watch.start_time - expected, 3
             )
         shown = "".join(f", {key} {value} s" for key, value in details.items())
+        shown += ", held back until more is handled" if watch.is_held else ""
         log = self.log.info if watch.found else self.log.debug
         log("%d of %d %s seen%s", watch.seen, watch.source.total, watch.source.noun, shown, extra=details)

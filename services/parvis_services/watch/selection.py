@@ -14,19 +14,33 @@ def outputs_for(number: int, total: int, outputs: Iterable[str]) -> list[str]:
     return [output for output in outputs if _belongs(number, total, output)]
 
 
+def how_many(total: int, output: str) -> int:
+    """Return how many of `total` images go to an output: all of them to `every`."""
+    kind, count = _kind(output)
+    if kind == "every":
+        return -(-total // count) if count else total
+    return min(count, total) if kind == "select" else 1
+
+
 def _belongs(number: int, total: int, output: str) -> bool:
     fixed = {"first": number == 1, "every": True, "last": number == total}
     if output in fixed:
         return fixed[output]
-    kind, _, digits = output.rpartition("-")
-    count = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else 0
+    kind, count = _kind(output)
     if count == 0:
         return False
     if kind == "every":
         return (number - 1) % count == 0
     if kind == "select":
         return is_selected(number, total, count)
-    return output == digits and number == count
+    return output.isdecimal() and number == count
+
+
+def _kind(output: str) -> tuple[str, int]:
+    """Return the parts of `every-7`; without a number above zero behind it, the whole name and 0."""
+    kind, _, digits = output.rpartition("-")
+    count = int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 10 else 0
+    return (kind, count) if count else (output, 0)
 
 
 def is_selected(number: int, total: int, count: int) -> bool:

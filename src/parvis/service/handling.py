@@ -100,6 +100,8 @@ def _read(service: AnyService, message: Message) -> Work:
         identity=identity_of(message),
         queue=message.destination,
         redelivered=message.redelivered,
+        fan_outs=service.fan_outs,
+        ledger=service.ledger,
     )
     return Work(payload, step, envelope.recipe_id)
 

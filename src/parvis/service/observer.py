@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from parvis.service.base import AnyService
 from parvis.service.handling import Outcome
@@ -37,6 +38,9 @@ class Observer:
     def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
         """The host is connected, and its services have started."""
 
+    def subscribed(self, service: AnyService, queue: str) -> None:
+        """The host takes messages for a service from a queue."""
+
     def handling(
         self,
         service: AnyService,  # noqa: ARG002
@@ -57,3 +61,7 @@ class Observer:
 
     def stopped(self) -> None:
         """The host ends; its connection is still there."""
+
+    def card(self) -> Mapping[str, Any]:
+        """What to say on the status card of the host. Called on a thread of its own."""
+        return {}

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 from parvis.config import Config
+from parvis.observe.tracing_settings import tracing_settings
 from parvis.service.base import AnyService
+from parvis.service.flow import FlowControl
+from parvis.service.flow_limits import Limits
 from parvis.service.observer import Handled, Observer
 from parvis.transport.base import Message, Send, Transport
 
@@ -20,11 +24,16 @@ def default_observers(config: Config) -> list[Observer]:
     Raises:
         ConfigError: One cannot be had as it is configured.
     """
-    observers: list[Observer] = []
+    observers: list[Observer] = [FlowControl(Limits.of(config.storage))]
     if config.metrics_port is not None:
         from parvis.observe.metrics import start_metrics
 
         observers.append(start_metrics(config))
+    tracing = tracing_settings(config)
+    if tracing is not None:
+        from parvis.observe.tracing import Tracing
+
+        observers.append(Tracing(tracing))
     return observers
 
 
@@ -40,6 +49,10 @@ class Observers:
     def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
         """As `Observer.started`."""
         self._tell(lambda observer: observer.started(transport, services))
+
+    def subscribed(self, service: AnyService, queue: str) -> None:
+        """As `Observer.subscribed`."""
+        self._tell(lambda observer: observer.subscribed(service, queue))
 
     @contextlib.contextmanager
     def handling(self, service: AnyService, messages: Sequence[Message]) -> Generator[None]:
@@ -75,6 +88,14 @@ class Observers:
     def stopped(self) -> None:
         """As `Observer.stopped`."""
         self._tell(lambda observer: observer.stopped())
+
+    def card(self) -> dict[str, Any]:
+        """As `Observer.card`, of all together."""
+        card: dict[str, Any] = {}
+        for observer in self._observers:
+            with _guarded(observer):
+                card |= observer.card()
+        return card
 
     def _tell(self, call: Callable[[Observer], None]) -> None:
         for observer in self._observers:

@@ -90,8 +90,14 @@ class StatusBroadcast:
     Being idle is told only after half a second, so that a card in a monitor does not flicker.
     """
 
-    def __init__(self, post: Callable[[Send], None], description: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        post: Callable[[Send], None],
+        description: dict[str, Any],
+        more: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
         self._post = post
+        self._more = more
         self._description = description
         self._status = Status.NEW
         self._shown: Status | None = None
@@ -150,6 +156,7 @@ class StatusBroadcast:
             "workflows": _PROTOCOL_VERSION,
             "parvis": __version__,
             "mem-uss": _resident_megabytes(),
+            **self._more(),
         }
 
 

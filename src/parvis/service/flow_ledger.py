@@ -1,0 +1,331 @@
+"""What is in flight, and how much more may be sent: the ledger of those who send many messages from one.
+
+How the bounds come about is explained in `docs/explanation/flow-control.md`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from parvis.service.flow_limits import Limits
+from parvis.service.flow_report import Done, Key, Report, Sent, Served
+
+_log = logging.getLogger("parvis.flow")
+
+UNBOUNDED: Final = sys.maxsize
+HORIZON: Final = 3.0  # seconds of work that may wait in a queue
+SMALL: Final = 200  # messages: a fan-out of no more goes at once, and so does the beginning of one
+_PER_CONSUMER: Final = 2  # messages that each consumer needs to stay busy, whatever its rate
+_LEAST: Final = 10
+_GREEDY: Final = 3.0  # seconds for which a fan-out that was held back counts as wanting more
+_ACTIVE: Final = 3.0  # seconds without a look after which a fan-out with nothing in flight takes no share
+_DEAD: Final = 15.0  # seconds without a report after which a host is gone
+_GRACE: Final = 6.0  # seconds in which consumers that report must have been heard of
+_AWAY: Final = 600.0  # seconds for which consumers that reported may be away before they are forgotten
+_QUIET: Final = 1.5  # seconds for which all consumers must be idle for their queue to be empty
+_OVERDUE: Final = 15.0  # seconds after which messages that others overtook are written off
+_FORGET: Final = 900.0
+_TIDY: Final = 0.5
+_MOST_FLOWS: Final = 20_000
+_MOST_CONSUMERS: Final = 10_000
+_MOST_KEYS: Final = 4_000  # of one consumer
+
+
+@dataclass(slots=True)
+class _Consumer:
+    """A host that handles messages, by its reports."""
+
+    heard: float
+    idle: float = 0.0
+    queues: dict[str, Served] = field(default_factory=dict[str, Served])
+    done: dict[tuple[str, Key], Done] = field(default_factory=dict[tuple[str, Key], Done])
+
+
+@dataclass(slots=True)
+class _Queue:
+    """A queue that fan-outs send to."""
+
+    asked: float  # when we first wanted to know
+    served: float | None = None  # when somebody was last known to take messages from it
+    handled: int = 0
+    is_foreign: bool = False
+
+
+@dataclass(slots=True)
+class _Flow:
+    """The messages of one key to one queue."""
+
+    queue: str
+    key: Key
+    sent: int = 0
+    done: int = 0
+    arrived: float = 0.0  # when the last message sent is with the broker, its delay over
+    looked: float = 0.0
+    held: float | None = None  # when it last had to wait
+    news: float = 0.0  # when something was sent or done
+    handled_then: int = 0  # what the queue had handled by then
+    patience: int = 0
+    told: Sent | None = None
+
+    @property
+    def in_flight(self) -> int:
+        return max(0, self.sent - self.done)
+
+
+class Ledger:
+    """Knows what is in flight by what hosts report. Methods may be called from any thread.
+
+    Args:
+        limits: How much may be in flight.
+        clock: Seconds of a clock that only goes forward.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._consumers: dict[str, _Consumer] = {}
+        self._queues: dict[str, _Queue] = {}
+        self._flows: dict[tuple[str, Key], _Flow] = {}
+        self._tidied = clock()
+
+    def hear(self, report: Report) -> None:
+        """Take in what a host reports."""
+        with self._lock:
+            now = self._clock()
+            for name, sent in report.sent.items():
+                self._learn(self._flow(*name, now), sent, now)
+            if report.gone:
+                self._consumers.pop(report.host, None)
+            elif report.queues:
+                self._hear_consumer(report, now)
+
+    def look(self, queue: str, key: Key, *, sent: int, done: int, total: int | None) -> int:
+        """Return how many more messages may be sent now.
+
+        Args:
+            queue: Where to.
+            key: Whose they are.
+            sent: How many were sent so far, by the checkpoint.
+            done: How many of them were known to be handled, by the checkpoint.
+            total: How many there will be in all, if that is known.
+        """
+        with self._lock:
+            now = self._clock()
+            if now - self._tidied >= _TIDY:
+                self._tidy(now)
+            flow = self._flow(queue, key, now)
+            flow.sent, flow.done = max(flow.sent, sent), max(flow.done, done)
+            flow.done = min(flow.done, flow.sent)
+            flow.looked = now
+            return self._room(flow, total, now)
+
+    def hold(self, queue: str, key: Key) -> None:
+        """Note that more would be sent if there were room."""
+        with self._lock:
+            flow = self._flows.get((queue, key))
+            if flow is not None:
+                flow.held = self._clock()
+
+    def add(self, queue: str, key: Key, messages: int, delay: float) -> None:
+        """Note that messages were sent, which the broker holds back for `delay` seconds."""
+        with self._lock:
+            now = self._clock()
+            flow = self._flow(queue, key, now)
+            flow.sent += messages
+            flow.arrived = max(flow.arrived, now + delay)
+            self._note(flow, now)
+
+    def done(self, queue: str, key: Key) -> int:
+        """How many messages are known to be handled."""
+        with self._lock:
+            flow = self._flows.get((queue, key))
+            return flow.done if flow else 0
+
+    def tell(self, *, everything: bool) -> dict[tuple[str, Key], Sent]:
+        """Return what there is to report of fan-outs: those looked at lately, if something changed."""
+        told: dict[tuple[str, Key], Sent] = {}
+        with self._lock:
+            now = self._clock()
+            for name, flow in self._flows.items():
+                if now - flow.looked > _ACTIVE:
+                    continue
+                sent = Sent(flow.sent, flow.done, held=self._is_greedy(flow, now))
+                before, flow.told = flow.told, sent
+                if everything or before is None or (before.sent, before.held) != (sent.sent, sent.held):
+                    told[name] = sent
+        return told
+
+    def summary(self) -> dict[str, int]:
+        """What monitors show: fan-outs that are `held` back, messages `in-flight`, and `room` for more."""
+        with self._lock:
+            now = self._clock()
+            active = [flow for flow in self._flows.values() if now - flow.looked <= _ACTIVE]
+            rooms = (self._room(flow, None, now) for flow in active)
+            return {
+                "held": len({flow.key for flow in active if self._is_greedy(flow, now)}),
+                "in-flight": sum(flow.in_flight for flow in self._flows.values()),
+                "room": sum(min(room, self._limits.fan_out) for room in rooms),
+            }
+
+    def _flow(self, queue: str, key: Key, now: float) -> _Flow:
+        flow = self._flows.get((queue, key))
+        if flow is None:
+            if len(self._flows) >= _MOST_FLOWS:
+                del self._flows[next(iter(self._flows))]
+            flow = self._flows[queue, key] = _Flow(queue, key, news=now)
+            flow.handled_then = self._queue(queue, now).handled
+        return flow
+
+    def _queue(self, name: str, now: float) -> _Queue:
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = _Queue(asked=now)
+        return queue
+
+    def _learn(self, flow: _Flow, sent: Sent, now: float) -> None:
+        """Take in what another instance knows of a fan-out."""
+        if sent.sent > flow.sent:
+            flow.sent = sent.sent
+            flow.arrived = max(flow.arrived, now)
+            self._note(flow, now)
+        flow.done = max(flow.done, sent.done)
+        flow.looked = now
+        if sent.held:
+            flow.held = now
+
+    def _note(self, flow: _Flow, now: float) -> None:
+        flow.news = now
+        flow.handled_then = self._queue(flow.queue, now).handled
+
+    def _hear_consumer(self, report: Report, now: float) -> None:
+        if report.host not in self._consumers and len(self._consumers) >= _MOST_CONSUMERS:
+            return
+        consumer = self._consumers.setdefault(report.host, _Consumer(now))
+        consumer.heard, consumer.idle = now, report.idle
+        for name, served in report.queues.items():
+            queue = self._queue(name, now)
+            before = consumer.queues.get(name)
+            queue.handled += max(0, served.handled - before.handled) if before else 0
+            queue.served = now
+            if queue.is_foreign:
+                queue.is_foreign = False
+                _log.info("queue %s has consumers again that report: flow control is on for it", name)
+        consumer.queues = dict(report.queues)
+        for name, one in report.done.items():
+            before = consumer.done.pop(name, None)
+            new = one.new if before is None or one.done < before.done else one.done - before.done
+            consumer.done[name] = one
+            if len(consumer.done) > _MOST_KEYS:
+                del consumer.done[next(iter(consumer.done))]
+            flow = self._flows.get(name)
+            if flow is not None and new:
+                flow.done += new
+                flow.patience = 0
+                self._note(flow, now)
+
+    def _room(self, flow: _Flow, total: int | None, now: float) -> int:
+        consumers = self._consumers_of(flow.queue, now)
+        if not consumers and self._is_foreign(flow.queue, now):
+            return UNBOUNDED
+        return min(
+            self._window(flow, consumers, total, now) - flow.in_flight,
+            self._limits.recipe - self._in_flight(one for one in self._of_recipe(flow.key)),
+            self._limits.user - self._in_flight(one for one in self._of_user(flow.key)),
+        )
+
+    def _window(self, flow: _Flow, consumers: list[_Consumer], total: int | None, now: float) -> int:
+        """How many messages the fan-out may have in flight, its fair share of a few seconds of work."""
+        rate = _rate(served.rate for served in (one.queues[flow.queue] for one in consumers))
+        if rate is None:
+            return min(SMALL, self._limits.fan_out)
+        budget = HORIZON * rate
+        share, others = self._share(flow, budget, now)
+        least = max(_LEAST, _PER_CONSUMER * len(consumers))
+        window = max(least, share)
+        if total is not None and total <= SMALL:
+            of_user = self._in_flight(one for one in others if one.key.user == flow.key.user)
+            if of_user <= max(budget, SMALL):
+                window = max(window, total)
+        return min(int(window), self._limits.fan_out)
+
+    def _share(self, flow: _Flow, budget: float, now: float) -> tuple[float, list[_Flow]]:
+        """What the fan-out may have of a queue's budget: what the modest leave, shared by the greedy."""
+        others = [one for one in self._flows.values() if one.queue == flow.queue and one is not flow]
+        others = [one for one in others if one.in_flight or now - one.looked <= _ACTIVE]
+        modest = [one for one in others if not self._is_greedy(one, now)]
+        greedy = 1 + len(others) - len(modest)
+        return max(budget / (1 + len(others)), (budget - self._in_flight(modest)) / greedy), others
+
+    def _write_off(self, flow: _Flow, now: float) -> None:
+        """Correct what is in flight where reports were lost: nothing may wait for what does not come."""
+        consumers = self._consumers_of(flow.queue, now)
+        name = flow.queue, flow.key
+        waiting = max(0, sum(one.done[name].waiting for one in consumers if name in one.done))
+        is_empty = bool(consumers) and all(
+            one.idle >= _QUIET and one.heard >= flow.arrived + _QUIET for one in consumers
+        )
+        due = max(flow.news, flow.arrived) + _OVERDUE * 2**flow.patience
+        overtaken = self._queue(flow.queue, now).handled - flow.handled_then
+        on_queue = self._in_flight(one for one in self._flows.values() if one.queue == flow.queue)
+        is_overdue = now > due and overtaken > 2 * on_queue
+        if (is_empty or is_overdue) and flow.in_flight > waiting:
+            _log.debug("%d messages to %s are not accounted for", flow.in_flight - waiting, flow.queue)
+            flow.done = flow.sent - waiting
+            if not is_empty:
+                flow.patience = min(flow.patience + 1, 10)
+            self._note(flow, now)
+
+    def _is_foreign(self, name: str, now: float) -> bool:
+        """Whether nobody who reports takes messages from a queue, so that what is in flight is not known."""
+        queue = self._queue(name, now)
+        if queue.served is not None and now - queue.served > _AWAY:
+            queue.served, queue.asked = None, now
+        if queue.served is not None or now - queue.asked <= _GRACE:
+            return False
+        if not queue.is_foreign:
+            queue.is_foreign = True
+            _log.warning("queue %s has no consumer that reports: flow control is off for it", name)
+        return True
+
+    def _consumers_of(self, queue: str, now: float) -> list[_Consumer]:
+        return [one for one in self._consumers.values() if queue in one.queues and now - one.heard <= _DEAD]
+
+    def _of_recipe(self, key: Key) -> Iterator[_Flow]:
+        return (one for one in self._flows.values() if one.key.recipe == key.recipe)
+
+    def _of_user(self, key: Key) -> Iterator[_Flow]:
+        return (one for one in self._flows.values() if key.user and one.key.user == key.user)
+
+    @staticmethod
+    def _in_flight(flows: Iterable[_Flow]) -> int:
+        return sum(one.in_flight for one in flows)
+
+    @staticmethod
+    def _is_greedy(flow: _Flow, now: float) -> bool:
+        return flow.held is not None and now - flow.held <= _GREEDY
+
+    def _tidy(self, now: float) -> None:
+        """Write off what cannot be in flight any more, and drop what is over."""
+        self._tidied = now
+        for name in [name for name, one in self._consumers.items() if now - one.heard > _FORGET]:
+            del self._consumers[name]
+        for flow in [flow for flow in self._flows.values() if flow.in_flight]:
+            self._write_off(flow, now)
+        for name, flow in list(self._flows.items()):
+            least = _FORGET if flow.in_flight else _ACTIVE
+            if now - max(flow.looked, flow.news) > least:
+                del self._flows[name]
+
+
+def _rate(rates: Iterable[float | None]) -> float | None:
+    """Return the sum, with the mean for those that are not known; None if none is."""
+    given = list(rates)
+    known = [rate for rate in given if rate is not None]
+    return sum(known) / len(known) * len(given) if known else None
