@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from parvis.cli.completion import complete_services
 from parvis.cli.options import json_option, metrics_option, with_config
 from parvis.config import Config
+
+if TYPE_CHECKING:
+    from parvis.service.host import Host
 
 
 @click.command(
@@ -16,6 +21,7 @@ Examples:
   parvis service -s PerImageAnalysis     run one
   parvis service -s perim --workers 4    run four instances of it, supervised
   parvis service -s perim -q pia.test    the same service on another queue
+  parvis service -s zocalo:Mailer        a service written for workflows, here or module:Class
 """
 )
 @click.option(
@@ -59,14 +65,15 @@ def _list_services(as_json: bool) -> None:
     from parvis.service.contract import Contract
     from parvis.service.registry import BrokenService, find_services, load_service
 
-    rows: list[dict[str, str]] = []
+    rows: list[dict[str, Any]] = []
     for name in find_services():
         try:
             loaded = load_service(name)
             queue, about = Contract.of(loaded).queue, _first_line(loaded.__doc__)
         except BrokenService as error:
             queue, about = "-", str(error)
-        rows.append({"service": name, "queue": queue, "about": about})
+        rows.append({"service": name, "queue": queue, "about": about, "foreign": False})
+    rows += _foreign_services()
     if as_json:
         import orjson
 
@@ -75,8 +82,23 @@ def _list_services(as_json: bool) -> None:
     width = max((len(row["service"]) for row in rows), default=0)
     queues = max((len(row["queue"]) for row in rows), default=0)
     for row in rows:
-        click.echo(f"{row['service']:<{width}}  {row['queue']:<{queues}}  {row['about']}")
+        mark = "(workflows) " if row["foreign"] else ""
+        click.echo(f"{row['service']:<{width}}  {row['queue']:<{queues}}  {mark}{row['about']}".rstrip())
     click.echo("\nparvis service -s NAME runs one.", err=True)
+
+
+def _foreign_services() -> list[dict[str, Any]]:
+    from parvis.compat.foreign import find_foreign, load_foreign
+    from parvis.service.registry import BrokenService
+
+    rows: list[dict[str, Any]] = []
+    for name in find_foreign():
+        try:
+            about = _first_line(load_foreign(name).__doc__)
+        except BrokenService as error:
+            about = str(error)
+        rows.append({"service": name, "queue": "-", "about": about, "foreign": True})
+    return rows
 
 
 def _first_line(text: str | None) -> str:
@@ -94,12 +116,10 @@ def _log_to_terminal(config: Config, debug: bool) -> None:
 def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
     import logging
 
-    from parvis.service.host import Host, stop_on_signals
-    from parvis.service.registry import load_service
+    from parvis.service.host import stop_on_signals
     from parvis.transport.base import NoConnection
 
-    loaded = load_service(name)
-    host = Host(config.transport(), [loaded(config)], queue=queue, tag=tag)
+    host = _host(name, queue, tag, config)
     stop_on_signals(host)
     logging.getLogger("parvis.host").info(
         "connecting to the broker at %s:%d", config.stomp.host, config.stomp.port
@@ -112,6 +132,20 @@ def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
                 f"{error} (no configuration: set ZOCALO_CONFIG or PARVIS_STOMP_HOST)"
             ) from None
         raise
+
+
+def _host(name: str, queue: str | None, tag: str | None, config: Config) -> Host:
+    from parvis.service.host import Host
+    from parvis.service.registry import is_foreign, load_service
+
+    if not is_foreign(name):
+        return Host(config.transport(), [load_service(name)(config)], queue=queue, tag=tag)
+    from parvis.compat.foreign import load_foreign
+    from parvis.compat.hosting import ForeignHost
+
+    if queue:
+        raise click.UsageError("-q: a service written for workflows names its queues itself")
+    return ForeignHost(config.transport(), load_foreign(name), config, tag=tag)
 
 
 def _supervise(name: str, workers: int, queue: str | None, tag: str | None, config: Config) -> None:

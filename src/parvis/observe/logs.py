@@ -87,6 +87,11 @@ def set_up_logging(config: Config, stream: TextIO | None = None) -> None:
         _installed.append(gelf_handler(config.graylog))
     for handler in _installed:
         root.addHandler(handler)
+    complete_records(config)
+
+
+def complete_records(config: Config) -> None:
+    """Have the handlers that there are now give records the fields of their context, and no secrets."""
     complete = _Complete(config)
     for handler in _all_handlers():
         handler.filters = [known for known in handler.filters if not isinstance(known, _Complete)]

@@ -24,12 +24,21 @@ def find_services() -> dict[str, EntryPoint]:
     return dict(sorted((point.name, point) for point in entry_points(group=GROUP)))
 
 
+def is_foreign(name: str) -> bool:
+    """Whether `name` has the form in which services of `workflows` are named: `package:Service`."""
+    return ":" in name
+
+
 def resolve_name(name: str) -> str:
     """Return the full name of the one service whose name is, or begins with, `name` in any case.
 
     Raises:
         UnknownService: There is none, or there are several.
     """
+    if is_foreign(name):
+        from parvis.compat.foreign import foreign_name
+
+        return foreign_name(name)
     known = find_services()
     wanted = name.casefold()
     exact = [key for key in known if key.casefold() == wanted]

@@ -1,0 +1,49 @@
+"""Sites at which zocalo and Parvis live beside each other."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from parvis.transport.embedded import BrokerThread
+from zocalo_site import Site
+
+pytest.importorskip("zocalo")
+
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture(scope="session")
+def small_broker() -> Iterator[int]:
+    """The port of an embedded broker."""
+    with BrokerThread() as thread:
+        yield thread.port
+
+
+@pytest.fixture(params=["embedded", pytest.param("activemq", marks=pytest.mark.real("activemq"))])
+def make_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSite]:
+    """Makes a site with each broker in turn; `transport` is the one that the configuration asks for."""
+    if request.param == "embedded":
+        port, login = request.getfixturevalue("small_broker"), ("", "")
+    else:
+        server = request.getfixturevalue("activemq")
+        port, login = server.port, (server.username, server.password)
+    with ExitStack() as stack:
+
+        def make(transport: str = "StompTransport") -> Site:
+            site = Site(port, tmp_path / "site", f"t{uuid.uuid4().hex[:8]}", *login, transport)
+            site.open()
+            stack.callback(site.transport.disconnect)
+            return site
+
+        yield make
+
+
+@pytest.fixture
+def site(make_site: MakeSite) -> Site:
+    """A site as most are: with the STOMP transport of `workflows`."""
+    return make_site()
