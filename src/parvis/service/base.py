@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
+import orjson
 from pydantic import BaseModel
 
 from parvis.config import Config
@@ -207,7 +208,12 @@ class Step(Generic[ParametersT]):
 
 
 def _dump(payload: Any) -> Any:
-    return payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
+    """What `dump_json` makes the payload of. A model writes itself, which saves a copy of it all."""
+    if type(payload) is Anything:
+        return payload.model_extra
+    if isinstance(payload, BaseModel):
+        return orjson.Fragment(payload.__pydantic_serializer__.to_json(payload))
+    return payload
 
 
 class Service(ABC, Generic[PayloadT, ParametersT]):

@@ -6,6 +6,7 @@ import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -61,6 +62,7 @@ class Contract:
     node_keys: tuple[str, ...]
 
     @classmethod
+    @cache
     def of(cls, service: type[AnyService]) -> Contract:
         """Read the contract of a service class."""
         return cls(

@@ -100,6 +100,7 @@ class StatusBroadcast:
         self._more = more
         self._description = description
         self._status = Status.NEW
+        self._since = time.monotonic()
         self._shown: Status | None = None
         self._changed = threading.Condition()
         self._stopped = False
@@ -111,11 +112,15 @@ class StatusBroadcast:
         self._thread.start()
 
     def set(self, status: Status) -> None:
-        """Say what the service is doing now."""
+        """Say what the service is doing now. Costs little, as it is called for every message."""
+        if status is self._status:
+            return
         with self._changed:
-            if status is not self._status:
-                self._utilisation.spend(self._status)
-                self._status = status
+            self._utilisation.spend(self._status)
+            self._status = status
+            self._since = time.monotonic()
+            # While another status is shown than that of an idle service, the thread looks for itself.
+            if status is not Status.IDLE and status is not self._shown:
                 self._changed.notify()
 
     def stop(self) -> None:
@@ -129,21 +134,26 @@ class StatusBroadcast:
         due = time.monotonic()
         while True:
             with self._changed:
-                self._changed.wait_for(self._news, timeout=max(0.0, due - time.monotonic()))
-                if self._status is Status.IDLE and self._shown is not Status.IDLE and not self._stopped:
-                    self._changed.wait_for(
-                        lambda: self._stopped or self._status is not Status.IDLE, _IDLE_AFTER
-                    )
-                if not self._news() and time.monotonic() < due:
-                    continue
+                self._await_news(due)
                 stopped, text = self._stopped, self._card()
             self._post(Send(TOPIC, dump_json(text), kind="topic", expiration=_EXPIRATION, persistent=False))
             if stopped:
                 return
             due = time.monotonic() + _PERIOD
 
-    def _news(self) -> bool:
-        return self._stopped or self._status is not self._shown
+    def _await_news(self, due: float) -> None:
+        """Return when there is something to say, at the latest when it is `due`."""
+        while not self._stopped and (now := time.monotonic()) < due:
+            until = due
+            if self._status is Status.IDLE and self._shown is not Status.IDLE:
+                until = self._since + _IDLE_AFTER
+                if now >= until:
+                    return
+            elif self._status is not self._shown:
+                return
+            elif self._status is not Status.IDLE:
+                until = now + _IDLE_AFTER
+            self._changed.wait(min(until, due) - now)
 
     def _card(self) -> dict[str, Any]:
         self._utilisation.spend(self._status)

@@ -215,13 +215,14 @@ class Parser:
             raise ProtocolError(f"the {command} frame has more than {self.max_headers} headers")
         if "\0" in text:
             raise ProtocolError(f"the headers of the {command} frame hold a NUL or do not end")
-        headers: dict[str, str] = {}
-        for line in lines[1:]:
-            name, colon, value = line.partition(":")
-            if not colon or not name:
-                raise ProtocolError(f"header line {line[:80]!r} of the {command} frame is not 'name:value'")
-            if name not in headers:
-                headers[name] = value
+        try:
+            # Backwards, as of headers that are there more than once the first counts.
+            headers: dict[str, str] = dict([line.split(":", 1) for line in lines[:0:-1]])
+        except ValueError:
+            headers = {"": ""}
+        if "" in headers:
+            wrong = next(line for line in lines[1:] if not line.partition(":")[0] or ":" not in line)
+            raise ProtocolError(f"header line {wrong[:80]!r} of the {command} frame is not 'name:value'")
         connecting = command in {"CONNECT", "STOMP", "CONNECTED"}
         if connecting:
             self._follow(command, headers)
