@@ -6,7 +6,7 @@ Counts travel in headers of our own, because a STOMP broker tells nobody how oft
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
@@ -111,7 +111,7 @@ def bare_dead_letter(transport: Transport, message: Message, reason: str) -> Sen
 
 def count(message: Message, header: str) -> int:
     """Read one of our counts; whatever is not a number counts as none."""
-    return _number(message, header) or 0
+    return _number(message.headers, header) or 0
 
 
 def _again(service: AnyService, message: Message, outcome: Outcome, policy: Policy) -> Send | None:
@@ -134,7 +134,7 @@ def _again(service: AnyService, message: Message, outcome: Outcome, policy: Poli
         message.body,
         own_headers(message.headers) | _kept(message) | {header: str(so_far + 1)},
         delay=delay,
-        priority=_number(message, "priority"),
+        priority=_number(message.headers, "priority"),
         expiration=_remaining(message),
     )
 
@@ -147,14 +147,14 @@ def _most_retries(service: AnyService, outcome: Outcome, policy: Policy) -> int:
     return service.max_retries if outcome.result == "retry" else service.max_attempts - 1
 
 
-def _number(message: Message, header: str) -> int | None:
-    value = message.headers.get(header, "")
+def _number(headers: Mapping[str, str], header: str) -> int | None:
+    value = headers.get(header, "")
     return int(value) if value.isdecimal() and len(value) < _MOST_DIGITS else None
 
 
 def _remaining(message: Message) -> float | None:
     """Seconds until the message is worthless, if ever."""
-    expires = _number(message, "expires")
+    expires = _number(message.headers, "expires")
     return max(0.001, expires / 1000 - time.time()) if expires else None
 
 

@@ -1,0 +1,400 @@
+"""Join: complete exactly once, whatever is killed, delivered twice or late."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parvis.config import Config, ConfigError
+from parvis.recipe.envelope import RECIPE_HEADER, Envelope, dump_json
+from parvis.service.handling import Outcome, handle
+from parvis.service.identity import IDENTITY, identified
+from parvis.service.settling import CRASHES, RETRIES
+from parvis.transport.base import Message, Send
+from parvis_services.operate.join import Join
+
+JOIN = 4
+RECIPE: dict[str, Any] = {
+    "1": {"queue": "first", "output": [2, 3]},
+    "2": {"queue": "second", "output": JOIN},
+    "3": {"queue": "third", "output": JOIN},
+    "4": {
+        "queue": "join",
+        "parameters": {"wait-for": {"2": 1, "3": 2}, "timeout": 60},
+        "output": {"complete": 5, "timeout": 6, "late": 7},
+    },
+    "5": {"queue": "complete"},
+    "6": {"queue": "timeout"},
+    "7": {"queue": "late"},
+    "start": [[1, {}]],
+}
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    return {**RECIPE, "4": {**RECIPE["4"], **changes}}
+
+
+def body(source: int, payload: Any, environment: dict[str, Any], content: dict[str, Any]) -> bytes:
+    return dump_json(
+        {
+            "recipe": content,
+            "recipe-pointer": JOIN,
+            "recipe-path": [1, source] if source else [],
+            "environment": environment,
+            "payload": payload,
+        }
+    )
+
+
+def arrival(
+    identity: str,
+    source: int,
+    payload: Any = None,
+    *,
+    environment: dict[str, Any] | None = None,
+    content: dict[str, Any] = RECIPE,
+    message_id: str | None = None,
+) -> Message:
+    text = body(source, payload, {"ID": "r1"} if environment is None else environment, content)
+    headers = {RECIPE_HEADER: "True", IDENTITY: identity}
+    return Message("join", text, headers, message_id or f"broker:{identity}", 1)
+
+
+@dataclass
+class Desk:
+    """A broker with one consumer, which may be killed: after it has handled, and before that is confirmed."""
+
+    directory: Path
+    queue: list[Message] = field(default_factory=list[Message])
+    delayed: list[Message] = field(default_factory=list[Message])
+    sent: list[Send] = field(default_factory=list[Send])
+    rejected: list[tuple[Message, str]] = field(default_factory=list[tuple[Message, str]])
+    numbers: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
+
+    def __post_init__(self) -> None:
+        self.join = self.service()
+
+    def service(self) -> Join:
+        join = Join(Config(storage={"parvis.state_directory": str(self.directory)}))
+        join.start()
+        return join
+
+    def take(self, *, killed: bool = False) -> Outcome:
+        """Handle the first message of the queue; commit what comes of it, unless the process is killed."""
+        message = self.queue.pop(0)
+        outcome = handle(self.join, message)
+        if killed:
+            self.join.stop()
+            self.join = self.service()
+            self.queue.insert(0, replace(message, redelivered=True))
+        elif outcome.result == "done":
+            for send in identified(message, outcome.sends):
+                self._send(send)
+        elif outcome.result == "retry":
+            retries = str(int(message.headers.get(RETRIES, "0")) + 1)
+            self.queue.append(self._again(message, {RETRIES: retries}))
+        else:
+            assert outcome.result == "reject", outcome
+            self.rejected.append((message, outcome.reason))
+        return outcome
+
+    def drain(self) -> None:
+        while self.queue:
+            self.take()
+
+    def time_passes(self) -> None:
+        self.queue += self.delayed
+        self.delayed.clear()
+        self.drain()
+
+    def _again(self, message: Message, headers: dict[str, str]) -> Message:
+        return replace(
+            message,
+            headers={**message.headers, **headers},
+            message_id=f"again:{next(self.numbers)}",
+            redelivered=False,
+        )
+
+    def _send(self, send: Send) -> None:
+        if send.destination != "join":
+            self.sent.append(send)
+            return
+        message = Message("join", send.body, send.headers, f"own:{next(self.numbers)}", 1)
+        (self.delayed if send.delay else self.queue).append(message)
+
+    def payloads(self, destination: str) -> list[Any]:
+        return [orjson.loads(send.body)["payload"] for send in self.sent if send.destination == destination]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+ALL = [arrival("a", 2, {"n": 1}), arrival("b", 3, {"n": 2}), arrival("c", 3, {"n": 3})]
+COMPLETE = {"arrived": {"2": [{"n": 1}], "3": [{"n": 2}, {"n": 3}]}}
+
+
+def test_it_runs_when_all_has_come_and_not_before(desk: Desk) -> None:
+    desk.queue = ALL[:2]
+    desk.drain()
+    assert desk.sent == []
+    desk.queue = ALL[2:]
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+    envelope = Envelope.parse(desk.sent[0].body)
+    assert envelope.path == [1, 3, 4]
+    desk.time_passes()
+    assert len(desk.sent) == 1
+    assert desk.rejected == []
+
+
+def test_what_has_come_outlives_the_process(desk: Desk) -> None:
+    desk.queue = ALL[:2]
+    desk.drain()
+    desk.join.stop()
+    desk.join = desk.service()
+    desk.queue = ALL[2:]
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+
+
+def test_copies_count_once(desk: Desk) -> None:
+    copies = [replace(message, message_id=f"copy of {message.message_id}") for message in ALL]
+    desk.queue = [ALL[1], copies[1], copies[1], ALL[0], copies[0]]
+    desk.drain()
+    assert desk.sent == []
+    desk.queue = [ALL[2], copies[2], *copies]
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+    assert desk.payloads("late") == []
+
+
+def test_without_an_identity_the_broker_s_identifier_tells_messages_apart(desk: Desk) -> None:
+    desk.queue = [
+        replace(message, headers={RECIPE_HEADER: "True"}, message_id=f"ID:{number}")
+        for number, message in enumerate([ALL[0], ALL[1], ALL[1]])
+    ]
+    desk.drain()
+    assert desk.payloads("complete") == [{"arrived": {"2": [{"n": 1}], "3": [{"n": 2}, {"n": 2}]}}]
+
+
+@pytest.mark.parametrize("killed_at", range(3))
+def test_a_process_killed_before_the_confirmation_completes_once_all_the_same(
+    desk: Desk, killed_at: int
+) -> None:
+    desk.queue = list(ALL)
+    for number in range(3):
+        for _ in range(2 if number == killed_at else 0):
+            desk.take(killed=True)
+        assert desk.take().result == "done"
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+    desk.time_passes()
+    assert len(desk.sent) == 1
+
+
+def test_the_message_that_completes_sends_the_same_again_when_it_was_tried_in_a_process_of_its_own(
+    desk: Desk,
+) -> None:
+    desk.queue = ALL[:2]
+    desk.drain()
+    last = ALL[2]
+    handle(desk.join, last)  # and its process dies, which the host counts in a new message
+    desk.queue = [replace(last, message_id="another", headers={**last.headers, CRASHES: "1"})]
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+
+
+def test_a_dead_letter_that_is_sent_in_again_completes_what_it_could_not(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.queue = ALL[:2]
+    desk.drain()
+    handle(desk.join, ALL[2])  # and what came of it could not be sent
+    desk.queue = [replace(ALL[2], message_id="sent in again")]
+    assert desk.take().result == "retry"
+    monkeypatch.setattr("parvis_services.operate.join._UNCONFIRMED", -1.0)
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+
+
+def test_environments_travel_on_as_one_in_the_order_of_nodes(desk: Desk) -> None:
+    desk.queue = [
+        arrival("c", 3, {}, environment={"ID": "r1", "a": "of 3", "d": 4}),
+        arrival("b", 3, {}, environment={"ID": "r1", "a": "of the second of 3", "c": 3}),
+        arrival("a", 2, {}, environment={"ID": "r1", "a": "of 2", "b": 2}),
+    ]
+    desk.drain()
+    (sent,) = desk.sent
+    expected = {"ID": "r1", "a": "of the second of 3", "b": 2, "c": 3, "d": 4}
+    assert Envelope.parse(sent.body).environment == expected
+
+
+def test_each_recipe_and_each_node_waits_for_its_own(desk: Desk) -> None:
+    other = [
+        arrival(f"other {number}", source, environment={"ID": "r2"})
+        for number, source in enumerate([2, 3, 3])
+    ]
+    desk.queue = [*ALL[:2], *other[:2]]
+    desk.drain()
+    assert desk.sent == []
+    desk.queue = [ALL[2], other[2]]
+    desk.drain()
+    assert len(desk.payloads("complete")) == 2
+
+
+@pytest.mark.parametrize("payload", [None, [], "text", 3, [1, {"a": None}], {"parameters": "not ours"}])
+def test_payloads_may_be_whatever_json_knows(desk: Desk, payload: Any) -> None:
+    content = recipe(parameters={"wait-for": [2]})
+    desk.queue = [arrival("a", 2, payload, content=content)]
+    desk.drain()
+    assert desk.payloads("complete") == [{"arrived": {"2": [payload]}}]
+
+
+def test_time_out_sends_what_has_come_and_what_has_not(desk: Desk) -> None:
+    desk.queue = ALL[:2]
+    desk.drain()
+    (timer,) = desk.delayed
+    desk.time_passes()
+    expected = {"arrived": {"2": [{"n": 1}], "3": [{"n": 2}]}, "missing": {"3": 1}}
+    assert desk.payloads("timeout") == [expected]
+    desk.queue = [replace(timer, message_id="a copy"), ALL[2], ALL[0]]
+    desk.drain()
+    assert len(desk.payloads("timeout")) == 1
+    assert desk.payloads("late") == [{"n": 3}]
+    assert desk.payloads("complete") == []
+
+
+def test_time_out_survives_a_killed_process(desk: Desk) -> None:
+    desk.queue = [ALL[0]]
+    desk.take(killed=True)
+    desk.drain()
+    assert len(desk.delayed) == 1
+    desk.queue, desk.delayed = desk.delayed, []
+    desk.take(killed=True)
+    desk.drain()
+    assert len(desk.payloads("timeout")) == 1
+
+
+def test_a_time_out_that_leads_nowhere_is_a_dead_letter_with_what_has_come(desk: Desk) -> None:
+    desk.queue = [arrival("a", 2, {"n": 1}, content=recipe(output={"complete": 5}))]
+    desk.drain()
+    desk.time_passes()
+    ((letter, reason),) = desk.rejected
+    assert reason == "waited 60 s; 1 of 1 messages of node 2, 0 of 2 messages of node 3 came"
+    assert orjson.loads(letter.body)["payload"]["arrived"] == {"2": [{"n": 1}], "3": []}
+
+
+def test_late_ones_are_dropped_with_a_warning_if_nobody_takes_them(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = recipe(output=5)
+    last = arrival("d", 3, {"n": 4}, content=content)
+    desk.queue = [replace(message, body=body(*_parts(message), content)) for message in ALL] + [last]
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+    assert "node 4 had ended when this message of node 3 came; it is dropped" in caplog.text
+
+
+def _parts(message: Message) -> tuple[int, Any, dict[str, Any]]:
+    content = orjson.loads(message.body)
+    return content["recipe-path"][-1], content["payload"], content["environment"]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (arrival("a", 2, environment={}), "it has no recipe ID"),
+        (arrival("a", 1), "it came from node 1, and node 4 waits for messages of 2, 3"),
+        (arrival("a", 0), "it came from no node, and node 4 waits for messages of 2, 3"),
+        (arrival("a", 2, content=recipe(parameters={})), "wait-for: field required"),
+        (arrival("a", 2, content=recipe(parameters={"wait-for": []})), "at least 1 item"),
+        (arrival("a", 2, content=recipe(parameters={"wait-for": [2, 2]})), "names node 2 twice"),
+        (arrival("a", 2, content=recipe(parameters={"wait-for": {"2": "{n}"}})), "valid integer"),
+        (arrival("a", 2, content=recipe(parameters={"wait-for": {"2": 0}})), "greater than or equal to 1"),
+        (arrival("a", 2, "x" * 9 * 2**20), "takes more than 8388608 bytes"),
+    ],
+)
+def test_what_makes_no_sense_is_rejected(desk: Desk, message: Message, reason: str) -> None:
+    desk.queue = [message]
+    desk.drain()
+    assert reason in desk.rejected[0][1]
+    desk.queue = list(ALL)
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+
+
+def test_numbers_filled_in_from_placeholders_are_text(desk: Desk) -> None:
+    content = recipe(parameters={"wait-for": {"2": "1", "3": "2"}, "timeout": "5"})
+    desk.queue = [replace(message, body=body(*_parts(message), content)) for message in ALL]
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+
+
+def test_a_lost_state_is_said(desk: Desk) -> None:
+    desk.queue = [ALL[0]]
+    desk.drain()
+    desk.join.stop()
+    for path in desk.directory.iterdir():
+        path.unlink()
+    desk.join = desk.service()
+    desk.time_passes()
+    assert "does not know what had come by then" in desk.rejected[0][1]
+
+
+def test_a_state_that_cannot_be_kept_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    join = Join(Config(storage={"parvis.state_directory": str(tmp_path / "file")}))
+    with pytest.raises(ConfigError, match=r"parvis\.state_directory: cannot keep joins in"):
+        join.start()
+
+
+def test_a_state_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.join.stop()
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "joins.sqlite") as database:
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(ConfigError, match="another version"):
+        desk.service()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    copies=st.lists(st.integers(0, 4), max_size=6),
+    kills=st.lists(st.booleans(), max_size=30),
+    seed=st.integers(0, 2**32),
+)
+def test_whatever_happens_it_completes_once_with_everything(
+    copies: Sequence[int], kills: Sequence[bool], seed: int
+) -> None:
+    content = recipe(parameters={"wait-for": {"2": 2, "3": 3}})
+    messages = [arrival(str(n), 2 if n < 2 else 3, n, content=content) for n in range(5)]
+    messages += [replace(messages[n], message_id=f"copy {k}") for k, n in enumerate(copies)]
+    random.Random(seed).shuffle(messages)
+    with tempfile.TemporaryDirectory() as directory:
+        desk = Desk(Path(directory), queue=messages)
+        for killed in kills:
+            if desk.queue:
+                desk.take(killed=killed)
+        desk.drain()
+        desk.time_passes()
+        desk.join.stop()
+    assert [
+        {node: sorted(payloads) for node, payloads in payload["arrived"].items()}
+        for payload in desk.payloads("complete")
+    ] == [{"2": [0, 1], "3": [2, 3, 4]}]
+    assert len(desk.sent) == 1
+    assert desk.rejected == []
