@@ -5,9 +5,9 @@ from pathlib import Path
 
 from real.activemq.fixture import activemq
 from real.mariadb import mariadb, mariadb_url
-from real.rabbitmq.fixture import rabbitmq
+from real.rabbitmq.fixture import rabbitmq, vhost
 
-__all__ = ["activemq", "mariadb", "mariadb_url", "rabbitmq"]
+__all__ = ["activemq", "mariadb", "mariadb_url", "rabbitmq", "vhost"]
 
 # Processes that tests start find the services of tests there.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)

@@ -9,6 +9,7 @@ import pytest
 
 from real.mariadb import unavailable
 from real.rabbitmq.server import RabbitMQ, Unavailable, running
+from real.rabbitmq.vhost import VirtualHost, virtual_host
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,10 @@ def rabbitmq() -> Iterator[RabbitMQ]:
             unavailable(str(error))
         else:
             yield broker
+
+
+@pytest.fixture
+def vhost(rabbitmq: RabbitMQ) -> Iterator[VirtualHost]:
+    """A virtual host of this test's own."""
+    with virtual_host(rabbitmq) as made:
+        yield made

@@ -1,0 +1,197 @@
+"""A socket to a broker that never blocks, whatever is spoken on it.
+
+Whoever writes, writes at once what the socket takes, and the thread that reads (`Wire.run`) writes the rest.
+So nobody waits behind another's large message, heart-beats go out whatever the rest of the process does, and
+TLS sees one caller at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import selectors
+import socket
+import ssl
+import threading
+import time
+from abc import ABC, abstractmethod
+from typing import Final
+
+from parvis.transport.base import Disconnected
+
+logger = logging.getLogger(__name__)
+
+_CHUNK: Final = 262_144
+_QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+
+
+class ProtocolError(Exception):
+    """The broker sent what the protocol does not allow."""
+
+
+class Wire(ABC):
+    """A socket on which the broker has let us in.
+
+    Args:
+        sock: The socket, non-blocking.
+        broker: As the attribute.
+        heartbeat: What is sent to be heard.
+        send_every: Seconds after which we must send something; infinite for never.
+        silent_after: Seconds after which a silent broker is gone; infinite for never.
+
+    Attributes:
+        broker: `host:port`, for people.
+        reason: Why the connection ended, once it has.
+        useful: Whether work was done on it; for who uses it to say.
+    """
+
+    def __init__(
+        self, sock: socket.socket, *, broker: str, heartbeat: bytes, send_every: float, silent_after: float
+    ) -> None:
+        self.broker = broker
+        self.reason = ""
+        self.useful = False
+        self._sock = sock
+        self._heartbeat = heartbeat
+        self._send_every = send_every
+        self._silent_after = silent_after
+        self._lock = threading.Lock()  # the sending half of the socket and all below
+        self._reading = self._lock if isinstance(sock, ssl.SSLSocket) else contextlib.nullcontext()
+        self._out = bytearray()
+        self._closed = False
+        self._sent_at = self._received_at = time.monotonic()
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        self._wake_receiver.setblocking(False)
+        self._wake_sender.setblocking(False)
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that were written here and that the socket has not taken yet."""
+        return len(self._out)
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, whole frames, without waiting.
+
+        Raises:
+            Disconnected: The connection has ended; nothing was sent.
+        """
+        with self._lock:
+            if self._closed:
+                raise Disconnected(self.reason)
+            if self._out:
+                self._out += data
+                return
+            try:
+                sent = self._send(data[:_CHUNK])
+            except OSError:
+                sent = 0  # the reading thread meets the same error, and reads what came before it
+            self._sent_at = time.monotonic()
+            if sent == len(data):
+                return
+            self._out += memoryview(data)[sent:]
+        self._wake()
+
+    def close(self, reason: str) -> None:
+        """End the connection: everything that was not confirmed fails."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.reason = reason
+        self._ended(reason)
+        self._wake()
+
+    def run(self) -> None:
+        """Read what the broker sends, send heart-beats; return when the connection has ended."""
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._sock, selectors.EVENT_READ)
+                selector.register(self._wake_receiver, selectors.EVENT_READ)
+                while not self._closed:
+                    self._step(selector)
+        except Disconnected as error:
+            self.close(str(error))
+        except ProtocolError as error:
+            self.close(f"{self.broker} sent what it should not: {error}")
+        except OSError as error:
+            self.close(f"the connection to {self.broker} broke: {error}")
+        except Exception as error:
+            # A mistake of ours must not leave those who wait without an answer.
+            logger.exception("reading from %s failed", self.broker)
+            self.close(f"reading from {self.broker} failed: {error!r}")
+        finally:
+            for one in (self._sock, self._wake_receiver, self._wake_sender):
+                one.close()
+
+    @abstractmethod
+    def _received(self, data: bytes) -> None:
+        """Take what was read. May raise `ProtocolError` or `Disconnected` to end the connection."""
+
+    @abstractmethod
+    def _ended(self, reason: str) -> None:
+        """Tell those who wait that nothing will come any more. Called once, on any thread."""
+
+    def _step(self, selector: selectors.BaseSelector) -> None:
+        for key, events in selector.select(self._time_to_wait()):
+            if key.fileobj is self._wake_receiver:
+                self._wake_receiver.recv(4096)
+            elif events & selectors.EVENT_READ:
+                self._read()
+        self._flush(selector)
+        self._keep_time()
+
+    def _read(self) -> None:
+        try:
+            with self._reading:
+                data = self._sock.recv(_CHUNK)
+                # What TLS has decrypted already, no selector announces.
+                while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+                    data += self._sock.recv(_CHUNK)
+            if _QUICK_ACK is not None:
+                # A broker that leaves Nagle's algorithm on holds the rest of a message back until we
+                # acknowledge its beginning, which the kernel would put off for 40 ms.
+                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        if not data:
+            raise Disconnected(f"{self.broker} closed the connection")
+        self._received_at = time.monotonic()
+        self._received(data)
+
+    def _send(self, data: bytes) -> int:
+        """Send what the socket takes. TLS wants no less the next time: so always the first `_CHUNK` bytes."""
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+
+    def _flush(self, selector: selectors.BaseSelector) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            if self._out:
+                sent = self._send(bytes(memoryview(self._out)[:_CHUNK]))
+                del self._out[:sent]
+                self._sent_at = time.monotonic()
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
+        if selector.get_key(self._sock).events != events:
+            selector.modify(self._sock, events)
+
+    def _time_to_wait(self) -> float | None:
+        due = min(self._sent_at + self._send_every, self._received_at + self._silent_after)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if now >= self._received_at + self._silent_after:
+            raise Disconnected(f"{self.broker} has been silent for {now - self._received_at:.1f} s")
+        if now >= self._sent_at + self._send_every:
+            with self._lock:
+                if not self._out:
+                    self._send(self._heartbeat)
+                self._sent_at = now
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # full: it is awake; closed: there is nobody to wake
+            self._wake_sender.send(b"\0")
