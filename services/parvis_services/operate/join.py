@@ -13,14 +13,13 @@ from parvis.config import Config, ConfigError
 from parvis.recipe.join import JOIN_QUEUE, WAIT_FOR
 from parvis.service.base import Reject, Retry, Service, Step
 from parvis.service.contract import Model, Outputs
-from parvis.service.settling import ATTEMPTS, CRASHES
 from parvis.transport.base import LONGEST_DELAY
 from parvis_services.operate.join_state import JoinState, OneJoin, TooMuch
 
 _FILE = "joins.sqlite"
 _OWN_KEY = "parvis-join"  # in the payload of what the service sends itself
 _LARGEST = 8 * 2**20  # bytes that one join may hold: what it sends must fit in one message
-_UNCONFIRMED = 60.0  # seconds after which the end of a join that nobody confirmed is taken not to have left
+_UNCONFIRMED = 600.0  # seconds after which the end of a join that nobody confirmed is taken not to have left
 _COPY_DELAY = 2.0
 
 
@@ -208,12 +207,8 @@ def _is_to_be_repeated(join: OneJoin, step: Step[JoinParameters]) -> bool:
     """
     if join.is_confirmed:
         return False
-    if join.delivery == step.message_id or step.redelivered:
-        return True
-    # A message that failed, and was sent to the queue again, has another identifier of the broker.
-    if ATTEMPTS in step.header or CRASHES in step.header:
-        return True
-    if time.time() - join.closed > _UNCONFIRMED:
+    # A copy has another identifier, and must not be taken for it only because it was handed out before, too.
+    if join.delivery == step.message_id or time.time() - join.closed > _UNCONFIRMED:
         return True
     raise Retry("a message with the same identity has just ended this join", after=_COPY_DELAY)
 

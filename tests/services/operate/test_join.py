@@ -18,7 +18,7 @@ from parvis.config import Config, ConfigError
 from parvis.recipe.envelope import RECIPE_HEADER, Envelope, dump_json
 from parvis.service.handling import Outcome, handle
 from parvis.service.identity import IDENTITY, identified
-from parvis.service.settling import CRASHES, RETRIES
+from parvis.service.settling import RETRIES
 from parvis.transport.base import Message, Send
 from parvis_services.operate.join import Join
 
@@ -203,19 +203,7 @@ def test_a_process_killed_before_the_confirmation_completes_once_all_the_same(
     assert len(desk.sent) == 1
 
 
-def test_the_message_that_completes_sends_the_same_again_when_it_was_tried_in_a_process_of_its_own(
-    desk: Desk,
-) -> None:
-    desk.queue = ALL[:2]
-    desk.drain()
-    last = ALL[2]
-    handle(desk.join, last)  # and its process dies, which the host counts in a new message
-    desk.queue = [replace(last, message_id="another", headers={**last.headers, CRASHES: "1"})]
-    desk.drain()
-    assert desk.payloads("complete") == [COMPLETE]
-
-
-def test_a_dead_letter_that_is_sent_in_again_completes_what_it_could_not(
+def test_a_message_that_is_sent_in_again_completes_what_it_could_not(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.queue = ALL[:2]
@@ -371,7 +359,7 @@ def test_a_state_of_another_version_is_left_alone(tmp_path: Path) -> None:
         desk.service()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     copies=st.lists(st.integers(0, 4), max_size=6),
     kills=st.lists(st.booleans(), max_size=30),
