@@ -1,12 +1,14 @@
-"""A service written for `workflows` alone, run by its own front end: `python workflows_peer.py PORT`.
+"""A service for `workflows` alone, run by its own front end: `python workflows_peer.py PORT [COLLECTOR]`.
 
 It knows nothing of Parvis: it takes numbers from the queue t.double, in a transaction each, sends the
-doubled number to its recipe's output, and refuses what is no number.
+doubled number to its recipe's output, and refuses what is no number. Given the address of a collector of
+OpenTelemetry, it sends its traces there, by the middleware of `workflows`.
 """
 
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import workflows.recipe
@@ -39,6 +41,14 @@ class Doubler(CommonService):
 if __name__ == "__main__":
     StompTransport.defaults["--stomp-port"] = int(sys.argv[1])
     StompTransport.defaults["--stomp-host"] = "127.0.0.1"
+    environment: dict[str, Any] = {}
+    if len(sys.argv) > 2:
+        # What zocalo's plugin `opentelemetry` makes of a configuration file, but for the https.
+        traces = {"endpoint": sys.argv[2], "timeout": 5}
+        environment["config"] = SimpleNamespace(_opentelemetry=traces)
     Frontend(
-        transport=StompTransport, service=Doubler, transport_command_channel="command", environment={}
+        transport=StompTransport,
+        service=Doubler,
+        transport_command_channel="command",
+        environment=environment,
     ).run()

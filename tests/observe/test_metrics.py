@@ -13,12 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from parvis.config import Config, ConfigError
 from parvis.observe.metrics import FIRST_SEEN, Metrics, start_metrics
 from parvis.service.host import Host
+from parvis.transport.base import Message
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from real.activemq.server import ActiveMQ
@@ -168,6 +170,15 @@ def test_scrape_is_answered_while_a_service_computes(broker: BrokerThread, metri
     assert during.value("parvis_messages_total") == 0
     assert during.value("process_resident_memory_bytes") > 1e6
     assert during.value("parvis_info") == 1
+
+
+def test_status_card_tells_the_port(broker: BrokerThread, metrics: Metrics):
+    with connected(broker.port) as transport:
+        cards: list[Message] = []
+        transport.subscribe_broadcast("transient.status", cards.append)
+        with hosted(broker.port, Multiplier, observers=[metrics]):
+            wait_until(lambda: cards, 10, "a status card")
+    assert orjson.loads(cards[0].body)["metrics"] == metrics.port
 
 
 def test_next_free_port_is_taken():

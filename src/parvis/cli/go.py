@@ -253,10 +253,17 @@ class _Submission:
         self._transport: Transport | None = None
 
     def send(self) -> None:
+        from parvis.observe.tracing_settings import request_headers
+
         if self._dry_run:
             self._say.line("Not sending message (running with --dry-run)")
             self._say.event("dry-run", message=self._message)
             return
+        with request_headers(self._config, "parvis go", QUEUE) as headers:
+            self._headers |= headers
+            self._send_or_drop()
+
+    def _send_or_drop(self) -> None:
         try:
             self._transport = self._submit()
         except Exception as error:  # noqa: BLE001 - whatever the reason, the trigger must not be lost

@@ -11,9 +11,9 @@ import contextlib
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from parvis import __version__
 from parvis.config import Config, ConfigError
@@ -202,6 +202,9 @@ class Metrics(Observer):
     def stopped(self) -> None:
         if self._close is not None:
             self._close()
+
+    def card(self) -> Mapping[str, Any]:
+        return {"metrics": self.port}
 
     def _count(self, handled: Handled, dead: bool) -> None:
         message, result = handled.message, handled.outcome.result

@@ -160,7 +160,7 @@ class Committer:
         if outcome.result == "done":
             sends = settle(self._transport, handled.service, message, outcome)
         else:
-            with recipe_context(_recipe_id(message)):
+            with recipe_context(_recipe_id(message)), self._observers.settling(handled):
                 sends = settle(self._transport, handled.service, message, outcome)
         sends = identified(message, sends)
         return self._observers.sending(handled, sends) if self._observers else sends

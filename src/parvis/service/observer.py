@@ -49,6 +49,10 @@ class Observer:
         """Entered around the handling of a message, or of a batch of messages."""
         return contextlib.nullcontext()
 
+    def settling(self, handled: Handled) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Entered while it is decided, and logged, what becomes of a message that is not done."""
+        return contextlib.nullcontext()
+
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:  # noqa: ARG002
         """Return what is to leave because of a message: `sends`, perhaps with headers or messages added."""
         return sends

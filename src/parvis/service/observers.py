@@ -42,6 +42,9 @@ class Observers:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
+        # Called for every message: only those that have something to do there.
+        self._handling = [one for one in observers if type(one).handling is not Observer.handling]
+        self._sending = [one for one in observers if type(one).sending is not Observer.sending]
 
     def __bool__(self) -> bool:
         return bool(self._observers)
@@ -54,25 +57,19 @@ class Observers:
         """As `Observer.subscribed`."""
         self._tell(lambda observer: observer.subscribed(service, queue))
 
-    @contextlib.contextmanager
-    def handling(self, service: AnyService, messages: Sequence[Message]) -> Generator[None]:
+    def handling(
+        self, service: AnyService, messages: Sequence[Message]
+    ) -> contextlib.AbstractContextManager[None]:
         """As `Observer.handling`. What is raised inside is raised on, and observers cannot swallow it."""
-        entered: list[tuple[Observer, contextlib.AbstractContextManager[None]]] = []
-        for observer in self._observers:
-            with _guarded(observer):
-                context = observer.handling(service, messages)
-                context.__enter__()
-                entered.append((observer, context))
-        try:
-            yield
-        finally:
-            for observer, context in reversed(entered):
-                with _guarded(observer):
-                    context.__exit__(None, None, None)
+        return _inside(self._handling, lambda observer: observer.handling(service, messages))
+
+    def settling(self, handled: Handled) -> contextlib.AbstractContextManager[None]:
+        """As `Observer.settling`."""
+        return _inside(self._observers, lambda observer: observer.settling(handled))
 
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
         """As `Observer.sending`, one after the other."""
-        for observer in self._observers:
+        for observer in self._sending:
             with _guarded(observer):
                 sends = observer.sending(handled, sends)
         return sends
@@ -104,8 +101,34 @@ class Observers:
 
 
 @contextlib.contextmanager
-def _guarded(observer: Observer) -> Generator[None]:
+def _inside(
+    observers: Sequence[Observer],
+    context_of: Callable[[Observer], contextlib.AbstractContextManager[None]],
+) -> Generator[None]:
+    entered: list[tuple[Observer, contextlib.AbstractContextManager[None]]] = []
+    for observer in observers:
+        with _guarded(observer):
+            context = context_of(observer)
+            context.__enter__()
+            entered.append((observer, context))
     try:
         yield
-    except Exception:  # noqa: BLE001 - whoever watches must not stop the work
-        _log.exception("%s failed; the messages go on without it", type(observer).__name__)
+    finally:
+        for observer, context in reversed(entered):
+            with _guarded(observer):
+                context.__exit__(None, None, None)
+
+
+class _guarded(contextlib.AbstractContextManager[None]):  # noqa: N801 - called as a function
+    """Logs what an observer raises. A class, as it is entered several times a message."""
+
+    __slots__ = ("_observer",)
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        _log.error("%s failed; the messages go on without it", type(self._observer).__name__, exc_info=error)
+        return True
