@@ -93,6 +93,7 @@ class Ledger:
         self._consumers: dict[str, _Consumer] = {}
         self._queues: dict[str, _Queue] = {}
         self._flows: dict[tuple[str, Key], _Flow] = {}
+        self._resting: dict[tuple[str, Key], _Flow] = {}  # nothing in flight, nobody asks; oldest first
         self._tidied = clock()
 
     def hear(self, report: Report) -> None:
@@ -145,7 +146,7 @@ class Ledger:
     def done(self, queue: str, key: Key) -> int:
         """How many messages are known to be handled."""
         with self._lock:
-            flow = self._flows.get((queue, key))
+            flow = self._flows.get((queue, key)) or self._resting.get((queue, key))
             return flow.done if flow else 0
 
     def tell(self, *, everything: bool) -> dict[tuple[str, Key], Sent]:
@@ -177,10 +178,12 @@ class Ledger:
     def _flow(self, queue: str, key: Key, now: float) -> _Flow:
         flow = self._flows.get((queue, key))
         if flow is None:
-            if len(self._flows) >= _MOST_FLOWS:
-                del self._flows[next(iter(self._flows))]
-            flow = self._flows[queue, key] = _Flow(queue, key, news=now)
+            for flows in (self._flows, self._resting):
+                if len(flows) >= _MOST_FLOWS:
+                    del flows[next(iter(flows))]
+            flow = self._resting.pop((queue, key), None) or _Flow(queue, key, news=now)
             flow.handled_then = self._queue(queue, now).handled
+            self._flows[queue, key] = flow
         return flow
 
     def _queue(self, name: str, now: float) -> _Queue:
@@ -234,11 +237,12 @@ class Ledger:
         consumers = self._consumers_of(flow.queue, now)
         if not consumers and self._is_foreign(flow.queue, now):
             return UNBOUNDED
-        return min(
+        room = min(
             self._window(flow, consumers, total, now) - flow.in_flight,
             self._limits.recipe - self._in_flight(one for one in self._of_recipe(flow.key)),
             self._limits.user - self._in_flight(one for one in self._of_user(flow.key)),
         )
+        return max(0, room)
 
     def _window(self, flow: _Flow, consumers: list[_Consumer], total: int | None, now: float) -> int:
         """How many messages the fan-out may have in flight, its fair share of a few seconds of work."""
@@ -250,8 +254,9 @@ class Ledger:
         least = max(_LEAST, _PER_CONSUMER * len(consumers))
         window = max(least, share)
         if total is not None and total <= SMALL:
-            of_user = self._in_flight(one for one in others if one.key.user == flow.key.user)
-            if of_user <= max(budget, SMALL):
+            owner = _owner(flow.key)
+            owned = self._in_flight(one for one in others if _owner(one.key) == owner)
+            if owned <= 2 * max(budget, SMALL):
                 window = max(window, total)
         return min(int(window), self._limits.fan_out)
 
@@ -319,9 +324,19 @@ class Ledger:
         for flow in [flow for flow in self._flows.values() if flow.in_flight]:
             self._write_off(flow, now)
         for name, flow in list(self._flows.items()):
-            least = _FORGET if flow.in_flight else _ACTIVE
-            if now - max(flow.looked, flow.news) > least:
+            last = max(flow.looked, flow.news)
+            if now - last > (_FORGET if flow.in_flight else _ACTIVE):
                 del self._flows[name]
+                self._resting[name] = flow
+        for name, flow in list(self._resting.items()):
+            if now - max(flow.looked, flow.news) <= _FORGET:
+                break
+            del self._resting[name]
+
+
+def _owner(key: Key) -> str:
+    """Who counts as one when small fan-outs are let go at once: whoever starts many has to share."""
+    return key.user or key.recipe
 
 
 def _rate(rates: Iterable[float | None]) -> float | None:

@@ -1,0 +1,134 @@
+"""Scans for the file watcher, and a service that takes its time for each image and writes down when."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from parvis.recipe.envelope import RECIPE_HEADER, dump_json
+from parvis.service.base import Reject, Retry, Service, Step
+from parvis.service.contract import Model, Outputs
+from parvis.transport.base import Send
+from parvis_services.messages import ImageSeen
+
+WORK = "work"
+ENDED = "ended"
+
+
+class Pace(Model):
+    """How long an image takes, where to write it down, and which images are no good."""
+
+    seconds: float
+    record: str
+    reject_every: int = 0
+    retry_while: str = ""
+
+
+class Worker(Service[ImageSeen, Pace]):
+    """Takes its time for each image; asks for another try while a file is there."""
+
+    name: ClassVar[str] = "Worker"
+    queue: ClassVar[str] = WORK
+    Payload: ClassVar[type[BaseModel]] = ImageSeen
+    Parameters: ClassVar[type[BaseModel]] = Pace
+    outputs: ClassVar[Outputs] = {}
+
+    def process(self, payload: ImageSeen, step: Step[Pace]) -> None:
+        time.sleep(step.parameters.seconds)
+        extra = payload.model_dump()
+        if step.parameters.retry_while and Path(step.parameters.retry_while).exists():
+            raise Retry("not while that file is there", after=0.5)
+        with open(step.parameters.record, "ab", buffering=0) as file:  # noqa: PTH123 - unbuffered: one write a line
+            file.write(
+                f"{step.recipe_id} {extra['file-number']} {extra['file-seen-at']} {time.time()}\n".encode()
+            )
+        if step.parameters.reject_every and extra["file-number"] % step.parameters.reject_every == 0:
+            raise Reject("it is no good")
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """One image of a scan: when it was told of and when it was handled, in seconds since 1970."""
+
+    scan: str
+    number: int
+    told: float
+    handled: float
+
+
+class Record:
+    """What the workers wrote down."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def images(self, scan: str | None = None) -> list[Handled]:
+        """The images of a scan, or of all, in the order in which they were handled."""
+        lines = (line.split() for line in self.path.read_text().splitlines())
+        read = (Handled(name, int(number), float(told), float(done)) for name, number, told, done in lines)
+        return sorted(
+            (image for image in read if scan in (None, image.scan)), key=lambda image: image.handled
+        )
+
+    def count(self, scan: str) -> int:
+        """How many different images of a scan were handled."""
+        return len({image.number for image in self.images(scan)})
+
+
+def most_in_flight(images: Sequence[Handled]) -> int:
+    """Return how many images were told of and not handled yet, at most."""
+    changes = sorted([(image.told, 1) for image in images] + [(image.handled, -1) for image in images])
+    most = now = 0
+    for _, change in changes:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def make_images(directory: Path, count: int) -> str:
+    """Make empty image files and return their pattern."""
+    pattern = str(directory / "image_%06d.cbf")
+    for number in range(1, count + 1):
+        os.close(os.open(pattern % number, os.O_CREAT | os.O_WRONLY))
+    return pattern
+
+
+def scan_message(
+    scan: str,
+    pattern: str,
+    count: int,
+    record: Record,
+    *,
+    seconds: float = 0.005,
+    user: str = "",
+    **pace: Any,
+) -> Send:
+    """What starts the watch for a scan whose images all go to the worker."""
+    recipe = {
+        "1": {
+            "queue": "filewatcher",
+            "parameters": {"pattern": pattern, "pattern-start": 1, "pattern-end": count},
+            "output": {"every": 2, "finally": 3},
+        },
+        "2": {
+            "queue": WORK,
+            "parameters": {"seconds": seconds, "record": str(record.path), **pace},
+        },
+        "3": {"queue": ENDED},
+        "start": [[1, []]],
+    }
+    body = {
+        "recipe": recipe,
+        "recipe-pointer": 1,
+        "recipe-path": [],
+        "environment": {"ID": scan, **({"parvis_user": user} if user else {})},
+        "payload": None,
+    }
+    return Send("filewatcher", dump_json(body), {RECIPE_HEADER: "True"})
