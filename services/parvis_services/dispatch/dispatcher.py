@@ -19,6 +19,7 @@ from parvis.recipe.template import fill_recipe
 from parvis.recipe.watch import WATCH_PARAMETER, add_watcher, failure_message, is_watch_topic
 from parvis.service.base import Reject, Retry, Service, Step
 from parvis.service.contract import Anything, Model
+from parvis.service.fan_out import USER
 from parvis.transport.base import Send, own_headers
 from parvis_services.dispatch import plugins
 from parvis_services.dispatch.defaults import site_parameters
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _NOT_READY_DELAY = 2.0
 _TIMEOUT = 120.0
+_LONGEST_NAME = 31  # of a user or a visit
 _GUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,255}")
 
@@ -114,7 +116,11 @@ class Dispatcher(Service[DispatchRequest, Anything]):
                 recipe_id, own_headers(step.header), message, filtered | {"parameters": parameters}, content
             )
             write_entry(self.config.logbook_location, entry)
-        step.start_recipe(content, {"ID": recipe_id})
+        environment = {"ID": recipe_id}
+        user = _user(step.header, parameters)
+        if user:
+            environment[USER] = user
+        step.start_recipe(content, environment)
         with recipe_context(recipe_id):
             self.log.info("started %s", _description(filtered, parameters))
 
@@ -197,6 +203,16 @@ def _guid(value: Any) -> str:
             f"guid {str(value)[:80]!r} must be letters, digits, '.', '_' and '-', at most 64 of them"
         )
     return str(value)
+
+
+def _user(header: Mapping[str, str], parameters: Mapping[str, Any]) -> str:
+    """Return on whose behalf the recipe runs: who started it, at which visit or else beamline.
+
+    Both count: one account may start the recipes of all beamlines, and one person those of several visits.
+    """
+    place = parameters.get("ispyb_visit") or parameters.get("ispyb_beamline")
+    names = [str(name)[:_LONGEST_NAME] for name in (header.get("zocalo.go.user"), place) if name]
+    return "@".join(names)
 
 
 def _number(parameters: Mapping[str, Any], name: str, default: float) -> float:

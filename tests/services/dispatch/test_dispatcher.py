@@ -19,6 +19,8 @@ from parvis.transport.base import Message
 from parvis_services.dispatch.dispatcher import Dispatcher
 from parvis_services.ispyb.collections import set_run_status
 from parvis_services.ispyb.database import Database
+from parvis_services.ispyb.directories import Site
+from parvis_services.ispyb.fields import message_fields
 from sample_ispyb import load_sample
 
 GRID = 6017405
@@ -72,6 +74,23 @@ def started(done: Run) -> dict[int, dict[str, Any]]:
     return {
         body["recipe-pointer"]: body["recipe"][str(body["recipe-pointer"])]["parameters"] for body in recipe
     }
+
+
+def on_behalf_of(done: Run) -> str | None:
+    assert done.outcome.result == "done", done.outcome
+    return orjson.loads(done.outcome.sends[0].body)["environment"].get("parvis_user")
+
+
+def test_the_recipe_says_on_whose_behalf_it_runs(config: Config, recipes: Path) -> None:
+    request = {"recipes": ["mine"], "parameters": {"ispyb_dcid": GRID}}
+    visit = message_fields(Database(config.ispyb_url or ""), {"ispyb_dcid": GRID}, site=Site())["ispyb_visit"]
+    started_by = {"zocalo.go.user": "gda2"}
+    assert on_behalf_of(run(Dispatcher, request, config=config, header=started_by)) == f"gda2@{visit}"
+    assert on_behalf_of(run(Dispatcher, request, config=config)) == visit
+    bare = Config(storage={**config.storage, "parvis.ispyb_url": None})
+    request["parameters"] = {"ispyb_image_directory": "/data", "ispyb_dcid": 1}
+    assert on_behalf_of(run(Dispatcher, request, config=bare, header=started_by)) == "gda2"
+    assert on_behalf_of(run(Dispatcher, request, config=bare)) is None
 
 
 def test_a_recipe_is_filled_with_what_the_database_says(config: Config, recipes: Path) -> None:
