@@ -102,6 +102,7 @@ class Collector(CommonService):
 
     def keep(self, wrapper: Any, header: dict[str, Any], message: Any) -> None:
         self.kept.append((wrapper, header, message))
+        self.log.info("keeping %r", message)
         if len(self.kept) == 5:
             self.flush()
 
@@ -119,7 +120,7 @@ class QuickWrapper(BaseWrapper):
     """A job that is done at once."""
 
     def run(self) -> bool:
-        self.update({"half": True})
+        self.update("half")
         return not self.recwrap.payload.get("fail")
 
 

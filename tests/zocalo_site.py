@@ -143,7 +143,7 @@ class Site:
     def environment(self, **more: str) -> dict[str, str]:
         """Variables for commands at this site."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PARVIS_")}
-        path = os.pathsep.join([str(self._packages), str(Path(__file__).parent)])
+        path = os.pathsep.join([str(self._packages), os.environ["PYTHONPATH"]])
         return {**inherited, "ZOCALO_CONFIG": str(self.configuration), "PYTHONPATH": path, **more}
 
     def run(self, *command: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:

@@ -47,3 +47,12 @@ def make_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSi
 def site(make_site: MakeSite) -> Site:
     """A site as most are: with the STOMP transport of `workflows`."""
     return make_site()
+
+
+@pytest.fixture
+def small_site(small_broker: int, tmp_path: Path) -> Iterator[Site]:
+    """A site with an embedded broker, for what has nothing to do with the broker."""
+    site = Site(small_broker, tmp_path / "site", f"t{uuid.uuid4().hex[:8]}", "", "", "StompTransport")
+    site.open()
+    yield site
+    site.transport.disconnect()

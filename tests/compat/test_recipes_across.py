@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import orjson
-import pytest
 
-from compat.conftest import MakeSite
 from running import Listener
 from zocalo_site import Site
 

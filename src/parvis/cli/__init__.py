@@ -12,6 +12,7 @@ _COMMANDS = {
     "service": ("parvis.cli.service:service", "Run a service."),
     "up": ("parvis.cli.up:up", "Run several services, supervised, in one terminal."),
     "broker": ("parvis.cli.broker:broker", "Run a message broker for this machine."),
+    "monitor": ("parvis.cli.monitor:monitor", "Show who is there and what they are doing."),
     "recipe": ("parvis.cli.recipe:recipe", "Check, draw and show recipes."),
     "completion": ("parvis.cli.completion:completion", "Print what makes a shell complete these commands."),
 }

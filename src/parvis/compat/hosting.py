@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("parvis.host")
 _MOST_SUSPICIONS: Final = 4  # a redelivered message may be innocent, and here it is handled in this process
-_SUSPECT_DELAY: Final = 1.0
 _SHUTDOWN: Final = {"band": "command", "payload": "shutdown"}
 
 
@@ -135,7 +134,7 @@ class ForeignHost(Host):
             )
             return
         headers = own_headers(message.headers) | {CRASHES: str(so_far + 1)}
-        again = Send(message.destination, message.body, headers, delay=_SUSPECT_DELAY)
+        again = Send(message.destination, message.body, headers)
         transport.settle(message, [again])
 
     def _charge(self, transport: ParvisTransport, message: Message, error: Exception) -> None:
