@@ -219,12 +219,6 @@ MISTAKES = [
         '"gridinfo[steps_x]": is "three", must be a whole number',
     ),
     (
-        put("2", "error", value=[6]),
-        "warning",
-        PIA,
-        '"error": nothing is ever sent there; what goes wrong becomes a dead',
-    ),
-    (
         put("2", "transport-delay", value=-3),
         "error",
         PIA,

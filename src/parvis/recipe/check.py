@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from parvis.recipe.fit import Misfit, accepted_names, misfits, payload_misfits
 from parvis.recipe.graph import Node, Recipe
+from parvis.recipe.join import join_problems
+from parvis.recipe.policy import POLICY_KEYS
 from parvis.recipe.problem import (
     Path,
     Problem,
@@ -30,7 +32,24 @@ from parvis.service.contract import Contract
 MAX_PROBLEMS = 200
 
 _TRANSIENT = "transient."
-_NODE_KEYS = ("service", "queue", "topic", "parameters", "output", "error", "transport-delay", "exchange")
+_NODE_KEYS = (
+    "service",
+    "queue",
+    "topic",
+    "parameters",
+    "output",
+    "error",
+    "transport-delay",
+    "exchange",
+    *POLICY_KEYS,
+)
+
+
+class FailedMessage(BaseModel):
+    """What error nodes are sent; `parvis.service.failure` makes it."""
+
+    error: dict[str, Any]
+    payload: Any
 
 
 def check(
@@ -63,9 +82,15 @@ class _Checker:
         self._contracts = contracts
         self._placeholders = known_placeholders
         self._external = external_queues
+        self._error_nodes = {
+            *recipe.error,
+            *(number for node in recipe.nodes.values() for number in node.error),
+        }
 
     def problems(self) -> Iterator[Problem]:
         yield from self._recipe.problems()
+        yield from join_problems(self._recipe)
+        yield from self._top_level_error()
         for node in self._recipe.nodes.values():
             yield from self._node(node)
         for number, payload in self._recipe.start:
@@ -79,9 +104,7 @@ class _Checker:
         if node.queue and node.topic:
             text = 'has both "queue" and "topic", so everything is sent to it twice; leave one out'
             yield Problem(node.place, text, "warning")
-        if node.error:
-            text = "nothing is ever sent there; what goes wrong becomes a dead letter"
-            yield Problem(place(node.place, ("error",)), text, "warning")
+        yield from self._error_edges(node)
         contract = self._contracts.get(node.queue or "")
         yield from self._keys(node, contract)
         if contract is not None:
@@ -94,6 +117,18 @@ class _Checker:
             advice = "If a program outside Parvis does, list the queue under parvis.external_queues"
             text = f"no service listens to {quoted(node.queue)}{hint} {advice}"
             yield Problem(place(node.place, ("queue",)), text)
+
+    def _error_edges(self, node: Node) -> Iterator[Problem]:
+        where = place(node.place, ("error",))
+        if node.error and node.number in self._error_nodes:
+            text = "is not followed, as this is an error node itself: what fails there becomes a dead letter"
+            yield Problem(where, text, "warning")
+        for target in node.error:
+            yield from self._payload(where, FailedMessage, target)
+
+    def _top_level_error(self) -> Iterator[Problem]:
+        for target in self._recipe.error:
+            yield from self._payload("error", FailedMessage, target)
 
     def _is_external(self, queue: str) -> bool:
         if "{" in queue or queue.startswith(_TRANSIENT):
@@ -116,7 +151,7 @@ class _Checker:
     def _keys(self, node: Node, contract: Contract | None) -> Iterator[Problem]:
         own = contract.node_keys if contract else ()
         for key in node.extra:
-            if key in own or key == "exchange":
+            if key in own or key in _NODE_KEYS:
                 continue
             hint = suggestion(key, [*_NODE_KEYS, *own])
             # A service that nobody knows here may read whatever it likes.
