@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import signal
 import time
@@ -121,3 +123,41 @@ class OneByOne(Multiplier):
 
     name: ClassVar[str] = "OneByOne"
     commit_each: ClassVar[bool] = True
+
+
+class Dawdler(Service[Anything, Anything]):
+    """Takes too long, in the way that the payload says."""
+
+    name: ClassVar[str] = "Dawdler"
+    queue: ClassVar[str] = "dawdle"
+    outputs: ClassVar[Outputs] = {"result": None}
+    default_output: ClassVar[str | None] = "result"
+    time_limit: ClassVar[float | None] = 0.2
+    isolated_memory: ClassVar[int | None] = 400
+    max_attempts: ClassVar[int] = 1
+
+    def process(self, payload: Any, step: Step[Anything]) -> None:
+        match payload.model_extra["how"]:
+            case "asleep":
+                time.sleep(60)
+            case "deaf to exceptions":
+                with contextlib.suppress(Exception):
+                    time.sleep(60)
+            case "in C":
+                hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000_000)
+            case "greedy":
+                bytearray(2_000_000_000)
+            case _:
+                step.send("result", {"process": os.getpid()})
+
+
+class DawdlingGatherer(Gatherer):
+    """Sends the numbers of a batch together, and takes too long if there is a 17."""
+
+    name: ClassVar[str] = "DawdlingGatherer"
+    time_limit: ClassVar[float | None] = 0.2
+
+    def process_batch(self, batch: Sequence[tuple[Number, Step[Anything]]]) -> None:
+        if any(payload.number == 17 for payload, _ in batch):
+            time.sleep(60)
+        super().process_batch(batch)

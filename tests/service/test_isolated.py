@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import psutil
@@ -16,8 +17,9 @@ from parvis.service.contract import Anything
 from parvis.service.handling import Outcome
 from parvis.service.isolated import IsolatedService
 from parvis.transport.base import Message
-from running import recipe_message
-from sample_services import Multiplier
+from parvis.transport.embedded.thread import BrokerThread
+from running import connected, process_of, recipe_message
+from sample_services import Multiplier, Sleeper
 from waiting import wait_until
 
 
@@ -103,3 +105,18 @@ def test_nothing_is_left_when_it_is_closed(isolated: IsolatedService) -> None:
     handle(isolated, 1)
     isolated.close()
     assert children() == []
+
+
+def test_a_child_does_not_outlive_a_host_that_is_killed(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    with BrokerThread(port=0) as broker, connected(broker.port) as transport:
+        transport.send(recipe_message("sleep", {"started": str(started), "go-on": str(tmp_path / "never")}))
+        with process_of(Sleeper, broker.port) as first:
+            wait_until(started.exists, 20, "the message to be in hand")
+            first.kill()
+        started.unlink()
+        with process_of(Sleeper, broker.port) as second:
+            wait_until(started.exists, 20, "the message to be in hand again")
+            (child,) = psutil.Process(second.pid).children()
+            second.kill()
+        wait_until(lambda: not child.is_running(), 10, "the end of the child")

@@ -240,6 +240,11 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
         commit_each: Whether the next message is only begun when the one before is committed. By default
             messages that are handled quickly, one after the other, are committed together, and a process that
             is killed leaves all of these to be handled again.
+        time_limit: Seconds that handling a message, or a batch, may take, if its node does not say `timeout`;
+            None for no limit. What takes longer is interrupted and counts as failed.
+        isolated_memory: Megabytes that a process may have in which a message is handled that may have killed
+            another one. `parvis.isolated_memory` of the configuration counts more; by default, half of what
+            the machine has.
         max_attempts: How often a message may fail by an unforeseen exception before it is a dead letter.
         max_retries: How often the service may ask for another try (`Retry`) before it is a dead letter. With
             the growing delays the default bridges an outage of more than an hour.
@@ -258,6 +263,8 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
     prefetch: ClassVar[int] = 1
     exclusive: ClassVar[bool] = False
     commit_each: ClassVar[bool] = False
+    time_limit: ClassVar[float | None] = None
+    isolated_memory: ClassVar[int | None] = None
     max_attempts: ClassVar[int] = 4
     max_retries: ClassVar[int] = 20
 

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ValidationError
 
 from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
-from parvis.recipe.policy import PolicyError, policy_of
+from parvis.recipe.policy import Policy, PolicyError, policy_of
 from parvis.service.base import AnyBatchService, AnyService, Reject, Retry, Step
 from parvis.service.contract import Contract, explain
 from parvis.service.identity import identity_of
+from parvis.service.time_limit import OutOfTime, call_within
 from parvis.transport.base import Message, Send
 
 Result = Literal["done", "reject", "retry", "fail", "timeout", "crash"]
@@ -53,6 +54,7 @@ class Work:
     payload: Any
     step: Step[Any]
     recipe_id: str | None = None
+    time_limit: float | None = None
 
 
 @dataclass(slots=True)
@@ -85,7 +87,7 @@ def read(service: AnyService, message: Message) -> Work | Outcome:
 def _read(service: AnyService, message: Message) -> Work:
     contract = Contract.of(type(service))
     envelope = _envelope(service, message)
-    policy_of(envelope.node)  # whose nonsense should not wait until it matters
+    policy = policy_of(envelope.node)  # whose nonsense should not wait until it matters
     payload: Any = envelope.payload
     overriding: Any = None
     if not service.any_payload:
@@ -103,26 +105,35 @@ def _read(service: AnyService, message: Message) -> Work:
         fan_outs=service.fan_outs,
         ledger=service.ledger,
     )
-    return Work(payload, step, envelope.recipe_id)
+    return Work(payload, step, envelope.recipe_id, _limit(service, policy))
 
 
-def handle(service: AnyService, message: Message) -> Outcome:
-    """Have the service handle one message; never raises for anything that is wrong with it."""
+def handle(service: AnyService, message: Message, *, hard: bool = True) -> Outcome:
+    """Have the service handle one message; never raises for anything that is wrong with it.
+
+    Args:
+        service: Which.
+        message: What.
+        hard: Whether to end this process if the message takes too long and cannot be interrupted.
+    """
     work = read(service, message)
     if isinstance(work, Outcome):
         return work
     with recipe_context(work.recipe_id):
-        failure = _attempt(lambda: service.process(work.payload, work.step))
+        failure = _attempt(lambda: service.process(work.payload, work.step), work.time_limit, hard=hard)
     return failure or _outcome(work)
 
 
-def handle_batch(service: AnyBatchService, batch: Batch) -> list[Outcome]:
-    """Have the service handle a batch; return the outcome of each message, in order.
+def handle_batch(service: AnyBatchService, batch: Batch, *, hard: bool = True) -> list[Outcome]:
+    """Have the service handle a batch; return the outcome of each message, in order. Arguments as `handle`.
 
-    If `process_batch` raises, each message is handled again on its own, unless it was to ask for another try.
+    A batch may take as long as the message in it with the lowest limit. If `process_batch` raises, or takes
+    too long, each message is handled again on its own, unless it was to ask for another try.
     """
     readable = batch.readable()
-    failure = _attempt(lambda: service.process_batch(readable)) if readable else None
+    limits = [item.time_limit for item in batch.work if isinstance(item, Work) and item.time_limit]
+    limit = min(limits, default=None)
+    failure = _attempt(lambda: service.process_batch(readable), limit, hard=hard) if readable else None
     if failure is None:
         return [item if isinstance(item, Outcome) else _outcome(item) for item in batch.work]
     if len(readable) == 1 or failure.result == "retry":
@@ -130,16 +141,39 @@ def handle_batch(service: AnyBatchService, batch: Batch) -> list[Outcome]:
     service.log.warning(
         "a batch of %d messages failed, handling them one by one: %s", len(readable), failure.reason
     )
-    return [handle(service, message) for message in batch.messages]
+    return [handle(service, message, hard=hard) for message in batch.messages]
 
 
-def _attempt(call: Callable[[], None]) -> Outcome | None:
-    """Return the outcome if the service raised, None if it returned."""
+def _attempt(call: Callable[[], None], limit: float | None, *, hard: bool) -> Outcome | None:
+    """Return the outcome if the service raised or took too long, None if it returned."""
     try:
-        call()
+        if limit is None:
+            call()
+        else:
+            call_within(limit, call, hard=hard)
+    except OutOfTime as error:
+        trace = "".join(traceback.format_exception(error))
+        return Outcome("timeout", reason=too_long(limit or 0), trace=trace)
     except Exception as error:  # noqa: BLE001 - whatever a service raises costs the message, not the instance
         return _failure(error)
     return None
+
+
+def limit_of(service: AnyService, message: Message) -> float | None:
+    """Return the seconds that handling a message may take; None for no limit, or if it cannot be read."""
+    try:
+        return _limit(service, policy_of(_envelope(service, message).node))
+    except (MalformedMessage, PolicyError, RecursionError):
+        return None
+
+
+def _limit(service: AnyService, policy: Policy) -> float | None:
+    return service.time_limit if policy.timeout is None else policy.timeout
+
+
+def too_long(limit: float) -> str:
+    """The reason of an outcome `timeout`."""
+    return f"it took longer than {limit:g} s"
 
 
 def _outcome(work: Work) -> Outcome:
@@ -157,7 +191,8 @@ def _failure(error: Exception) -> Outcome:
         case MalformedMessage():
             return Outcome("reject", reason=str(error))
         case _:
-            reason = f"{type(error).__name__}: {error}"
+            text = str(error) or ("there is not enough memory" if isinstance(error, MemoryError) else "")
+            reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
             return Outcome("fail", reason=reason, trace="".join(traceback.format_exception(error)))
 
 

@@ -7,38 +7,50 @@ JSON object a line: messages one way, outcomes the other.
 from __future__ import annotations
 
 import base64
+import ctypes
 import importlib
 import os
+import resource
+import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO, Any
 
 import orjson
 
-from parvis.config import Config
+from parvis.config import Config, ConfigError
 from parvis.observe.logs import set_up_logging
 from parvis.service.base import AnyService, BatchService
-from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
+from parvis.service.handling import Batch, Outcome, handle, handle_batch, limit_of, read, too_long
+from parvis.service.time_limit import grace
 from parvis.transport.base import Message, Send
 
 _READY = b"ready\n"
 _IDLE = 30.0  # seconds without work after which the child is ended
 _START_AGAIN = 5.0  # seconds until a message is tried again whose child could not start
+_MEMORY_KEY = "parvis.isolated_memory"
+_MEGABYTE = 1_000_000
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl
 
 
 class IsolatedService:
     """A child process that holds a service of the same class and handles messages for it.
 
     It is started when the first message comes, and again after it died. Only a death while it handles
-    something is charged to a message.
+    something is charged to a message. Its memory is bounded, and for messages with a limit its time.
+
+    Raises:
+        ConfigError: `parvis.isolated_memory` is no number of megabytes.
     """
 
     def __init__(self, service: AnyService) -> None:
         self._service = service
+        self._megabytes = _memory_of(service)
+        self._took_too_long = False
         self._child: subprocess.Popen[bytes] | None = None
         self._used = 0.0
 
@@ -54,8 +66,12 @@ class IsolatedService:
         self._used = time.monotonic()
         if outcomes is not None:
             return outcomes
+        took_too_long, self._took_too_long = self._took_too_long, False
         reason = self._obituary()
         self._service.log.error("handling a redelivered message: %s", reason)
+        if len(messages) == 1 and took_too_long:
+            limit = limit_of(self._service, messages[0])
+            return [Outcome("timeout", reason=f"{too_long(limit or 0)}, and could not be interrupted")]
         if len(messages) == 1:
             return [Outcome("crash", reason=reason)]
         return [self.handle([message])[0] for message in messages]
@@ -96,6 +112,8 @@ class IsolatedService:
                 "-m",
                 "parvis.service.isolated",
                 f"{service.__module__}:{service.__qualname__}",
+                str(self._megabytes),
+                str(os.getpid()),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -107,10 +125,26 @@ class IsolatedService:
         try:
             stdin.write(orjson.dumps([_message_to_json(message) for message in messages]) + b"\n")
             stdin.flush()
+            if not select.select([stdout], [], [], self._patience(messages))[0]:
+                self._took_too_long = True
+                self._kill()
             answer = stdout.readline()
         except BrokenPipeError:
             return None
         return [_outcome_from_json(outcome) for outcome in orjson.loads(answer)] if answer else None
+
+    def _patience(self, messages: Sequence[Message]) -> float | None:
+        """Seconds to wait for the child, which interrupts what takes too long, if that can be interrupted."""
+        limits = [limit for message in messages if (limit := limit_of(self._service, message))]
+        if not limits:
+            return None
+        # A batch that takes too long is handled again one by one.
+        tries = 1 if len(messages) == 1 else 1 + len(messages)
+        return tries * max(limits) + grace(max(limits))
+
+    def _kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
         assert self._child is not None  # noqa: S101 - it has been started
@@ -132,30 +166,69 @@ class IsolatedService:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Be the child: handle what comes on standard input until it ends."""
+    """Be the child: handle what comes on standard input until it ends.
+
+    Args:
+        arguments: The service as `module:class`, megabytes of memory to have, number of the parent process.
+    """
+    place, megabytes, parent = arguments
+    _die_with(int(parent))
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the service prints must not look like an answer
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # what ends a whole group of processes is for the host, which tells us
+        # What ends a whole group of processes is for the host, which tells us.
+        signal.signal(number, signal.SIG_IGN)
+    _limit_memory(int(megabytes) * _MEGABYTE)
     config = Config.load()
     set_up_logging(config)
-    service = _load(arguments[0])(config)
+    service = _load(place)(config)
     service.start()
     answers.write(_READY)
     for line in sys.stdin.buffer:
         messages = [_message_from_json(message) for message in orjson.loads(line)]
-        outcomes = _handle(service, messages)
+        outcomes = [_explained(outcome, int(megabytes)) for outcome in _handle(service, messages)]
         answers.write(orjson.dumps([_outcome_to_json(outcome) for outcome in outcomes]) + b"\n")
     service.stop()
     return 0
 
 
+def _die_with(parent: int) -> None:
+    """Have the kernel kill us when our parent is gone, so that what hangs stays behind nowhere."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit("the host is gone")
+
+
+def _limit_memory(size: int) -> None:
+    """Let this process have `size` bytes of memory of its own; files that it maps do not count."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _memory_of(service: AnyService) -> int:
+    """Megabytes that a child for a service may have."""
+    configured = service.config.storage.get(_MEMORY_KEY)
+    if configured is None:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // _MEGABYTE
+        return service.isolated_memory or machine // 2
+    if isinstance(configured, bool) or not isinstance(configured, int) or configured < 1:
+        raise ConfigError(f"{_MEMORY_KEY} must be a number of megabytes, it is {str(configured)[:40]!r}")
+    return configured
+
+
+def _explained(outcome: Outcome, megabytes: int) -> Outcome:
+    if outcome.result != "fail" or not outcome.reason.startswith("MemoryError"):
+        return outcome
+    return replace(outcome, reason=f"{outcome.reason}: the process for it may have {megabytes} MB")
+
+
 def _handle(service: AnyService, messages: Sequence[Message]) -> list[Outcome]:
+    # Whoever takes too long and cannot be interrupted is killed by the parent.
     if len(messages) == 1 or not isinstance(service, BatchService):
-        return [handle(service, message) for message in messages]
-    return handle_batch(service, Batch(list(messages), [read(service, message) for message in messages]))
+        return [handle(service, message, hard=False) for message in messages]
+    batch = Batch(list(messages), [read(service, message) for message in messages])
+    return handle_batch(service, batch, hard=False)
 
 
 def _load(place: str) -> type[AnyService]:
