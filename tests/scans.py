@@ -79,7 +79,8 @@ class Record:
 
     def count(self, scan: str) -> int:
         """How many different images of a scan were handled."""
-        return len({image.number for image in self.images(scan)})
+        lines = (line.split() for line in self.path.read_text().splitlines())
+        return len({number for name, number, *_ in lines if name == scan})
 
 
 def most_in_flight(images: Sequence[Handled]) -> int:
