@@ -286,6 +286,6 @@ def test_bad_stomp_conf_is_an_error(tmp_path: Path, content: str | bytes | None,
 
 
 def test_other_transports_are_refused_with_advice():
-    with pytest.raises(ConfigError, match=r"PikaTransport.*-t StompTransport"):
-        configured("show", "-t", "PikaTransport").transport()
+    with pytest.raises(ConfigError, match=r"OfflineTransport.*StompTransport and PikaTransport.*-t"):
+        configured("show", "-t", "OfflineTransport").transport()
     assert configured("show", "-t", "StompTransport").transport().namespace == "zocalo"

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from parvis.config import Config, ConfigError, StompSettings
+from parvis.config import Config, ConfigError, PikaSettings, StompSettings
 from parvis.transport.base import Disconnected, TransportError
 from parvis.transport.embedded.thread import BrokerThread
+from real.rabbitmq.vhost import VirtualHost
 
 
 def test_transport_reaches_the_broker():
@@ -104,3 +105,36 @@ def test_tls_without_a_known_authority_is_refused(certificate: Path):
         with pytest.raises(TransportError, match="certificate") as error:
             transport.connect(timeout=10)
         assert not isinstance(error.value, Disconnected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (PikaSettings(host=""), "the RabbitMQ broker has no host"),
+        (PikaSettings(host="rabbit:x"), "RabbitMQ broker 'rabbit:x': the port"),
+        (PikaSettings(password="a\0b"), "RabbitMQ: .*NULs"),
+        (PikaSettings(tls=True, tls_ca="/nowhere.pem"), "cannot use /nowhere.pem"),
+    ],
+)
+def test_senseless_settings_of_rabbitmq_are_errors(settings: PikaSettings, says: str):
+    with pytest.raises(ConfigError, match=says):
+        Config(pika=settings, transport_default="PikaTransport").transport()
+
+
+@pytest.mark.real("rabbitmq")
+def test_variables_lead_to_rabbitmq(vhost: VirtualHost, monkeypatch: pytest.MonkeyPatch):
+    for name, value in vhost.environment().items():
+        monkeypatch.setenv(name, value)
+    config = Config.load()
+    assert config.broker_hosts == f"127.0.0.1:{vhost.server.port}"
+    transport = config.transport()
+    transport.connect(10)
+    assert transport.namespace == ""
+    transport.disconnect()
+
+
+def test_one_host_of_several():
+    config = Config(pika=PikaSettings(host="one,two:5673"), transport_default="PikaTransport")
+    assert config.broker_hosts == "one:5672, two:5673"
+    assert config.at("two", 5673).broker_hosts == "two:5673"
+    assert Config().at("::1", 1).stomp.hosts == [("::1", 1)]

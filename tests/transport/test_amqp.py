@@ -333,8 +333,6 @@ class TestLogin:
             threading.Thread(target=_answer, args=(server, b"HTTP/1.1 400 Bad Request\r\n\r\n")).start()
             with pytest.raises(NotAdmitted, match=f"{port} does not speak AMQP 0-9-1"):
                 vhost.transport(port=port).connect(10)
-        with pytest.raises(NoConnection, match="is it AMQP"):
-            vhost.transport(port=vhost.server.management_port).connect(0.5)
 
     def test_tls(self, vhost: VirtualHost, connect: Connect) -> None:
         transport = connect(port=vhost.server.tls_port, tls=_authority(vhost))

@@ -58,7 +58,10 @@ _CONFIG_OPTIONS: list[Callable[[Function], Function]] = [
     click.option("--live", is_flag=True, hidden=True),
     click.option("--test", is_flag=True, hidden=True),
     click.option(
-        "-t", "--transport", metavar="TRN", help="Transport mechanism; StompTransport is the one there is."
+        "-t",
+        "--transport",
+        metavar="TRN",
+        help="StompTransport (the default), or PikaTransport for RabbitMQ.",
     ),
     click.option("--stomp-host", metavar="HOST", help="Broker, or several separated by commas."),
     click.option("--stomp-port", type=click.IntRange(1, 65535), metavar="PORT", help="Port of the broker."),

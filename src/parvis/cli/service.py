@@ -121,9 +121,7 @@ def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
 
     host = _host(name, queue, tag, config)
     stop_on_signals(host)
-    logging.getLogger("parvis.host").info(
-        "connecting to the broker at %s:%d", config.stomp.host, config.stomp.port
-    )
+    logging.getLogger("parvis.host").info("connecting to the broker at %s", config.broker_hosts)
     try:
         host.run()
     except NoConnection as error:

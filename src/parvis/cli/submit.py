@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeAlias
 
 from parvis.config import Config
@@ -53,7 +52,7 @@ def submit(
     try:
         answer = answers.get(timeout=patience)
     except queue.Empty:
-        raise Disconnected(f"no answer from {config.stomp.host} within {patience:g} s") from None
+        raise Disconnected(f"no answer from {config.broker_hosts} within {patience:g} s") from None
     if isinstance(answer, Exception):
         raise answer
     return answer
@@ -70,9 +69,9 @@ def _connect(config: Config, deadline: float) -> Transport:
     """Return a transport to the first broker that lets us in."""
     answers: _Answers = queue.SimpleQueue()
     failures: list[str] = []
-    hosts = config.stomp.hosts
+    hosts = config.broker.hosts
     for number, (host, port) in enumerate(hosts, 1):
-        one = replace(config, stomp=replace(config.stomp, host=f"[{host}]", port=port))
+        one = config.at(host, port)
         _start(lambda one=one: _connected(one, deadline), answers)
         last = number == len(hosts)
         until = deadline if last else min(deadline, time.monotonic() + _HEAD_START)
@@ -84,7 +83,7 @@ def _connect(config: Config, deadline: float) -> Transport:
             if isinstance(answer, Transport):
                 return answer
             failures.append(str(answer))
-    raise Disconnected("; ".join(failures) or f"no answer from {config.stomp.host}")
+    raise Disconnected("; ".join(failures) or f"no answer from {config.broker_hosts}")
 
 
 def _connected(config: Config, deadline: float) -> Transport:

@@ -58,6 +58,13 @@ _STOMP_VARIABLES = {
     "PARVIS_STOMP_PASSWORD": "password",
     "PARVIS_STOMP_PREFIX": "prefix",
 }
+_RABBITMQ_VARIABLES = {
+    "PARVIS_RABBITMQ_HOST": "host",
+    "PARVIS_RABBITMQ_PORT": "port",
+    "PARVIS_RABBITMQ_USERNAME": "username",
+    "PARVIS_RABBITMQ_PASSWORD": "password",
+    "PARVIS_RABBITMQ_VHOST": "vhost",
+}
 _STORAGE_VARIABLES = {
     "PARVIS_RECIPE_DIRECTORY": RECIPE_DIRECTORY,
     "PARVIS_FALLBACK_LOCATION": FALLBACK_LOCATION,
@@ -72,9 +79,13 @@ _VERBOSITY_VARIABLE = "PARVIS_VERBOSITY"
 _LOG_FORMAT_VARIABLE = "PARVIS_LOG_FORMAT"
 _TRANSPORT_VARIABLE = "PARVIS_TRANSPORT"
 
+_RABBITMQ = "PikaTransport"
+_STOMP = ("StompTransport", "ParvisTransport")
+
 #: Variables that change the configuration.
 VARIABLES = (
     *_STOMP_VARIABLES,
+    *_RABBITMQ_VARIABLES,
     *_STORAGE_VARIABLES,
     _ISPYB_VARIABLE,
     _VERBOSITY_VARIABLE,
@@ -196,6 +207,11 @@ class Config:
         stomp: dict[str, Any] = {key: held[name] for name, key in _STOMP_VARIABLES.items() if name in held}
         if "port" in stomp:
             stomp["port"] = _number(held, "PARVIS_STOMP_PORT", 1, 65535)
+        rabbitmq: dict[str, Any] = {
+            key: held[name] for name, key in _RABBITMQ_VARIABLES.items() if name in held
+        }
+        if "port" in rabbitmq:
+            rabbitmq["port"] = _number(held, "PARVIS_RABBITMQ_PORT", 1, 65535)
         storage = self.storage | {key: held[name] for name, key in _STORAGE_VARIABLES.items() if name in held}
         url = held.get(_ISPYB_VARIABLE) or self.ispyb_url
         if url is None:
@@ -206,6 +222,7 @@ class Config:
         return replace(
             self,
             stomp=replace(self.stomp, **stomp),
+            pika=replace(self.pika or PikaSettings(), **rabbitmq) if rabbitmq else self.pika,
             storage=storage,
             ispyb_url=url,
             transport_default=held.get(_TRANSPORT_VARIABLE)
@@ -262,23 +279,46 @@ class Config:
         """Address to serve metrics at: `parvis.metrics.address`, else this machine alone."""
         return str(self.storage.get(METRICS_ADDRESS) or "127.0.0.1")
 
+    @property
+    def broker(self) -> StompSettings | PikaSettings:
+        """The broker in use, as its transport wants it.
+
+        Raises:
+            ConfigError: There is no transport of that name.
+        """
+        if self.transport_default == _RABBITMQ:
+            return self.pika or PikaSettings()
+        if self.transport_default not in (None, *_STOMP):
+            raise ConfigError(
+                f"the configuration asks for {self.transport_default}, and there are only {_STOMP[0]} and "
+                f"{_RABBITMQ}; ask for one with -t or PARVIS_TRANSPORT"
+            )
+        return self.stomp
+
+    @property
+    def broker_hosts(self) -> str:
+        """Each `host:port` of the broker in use, for people. Raises as `broker`."""
+        return ", ".join(f"{host}:{port}" for host, port in self.broker.hosts)
+
+    def at(self, host: str, port: int) -> Config:
+        """Return this configuration with one host of the broker in use, in place of all of them."""
+        broker = replace(self.broker, host=f"[{host}]", port=port)
+        return replace(self, pika=broker) if isinstance(broker, PikaSettings) else replace(self, stomp=broker)
+
     def transport(self) -> Transport:
         """Return a transport to the configured broker, not yet connected.
 
         Raises:
             ConfigError: The settings of the broker are no good.
         """
+        broker = self.broker
+        if isinstance(broker, PikaSettings):
+            return _amqp_transport(broker)
         from parvis.transport.stomp import StompTransport
 
-        if self.transport_default not in (None, "StompTransport", "ParvisTransport"):
-            raise ConfigError(
-                f"the configuration asks for {self.transport_default}, and there is only StompTransport; "
-                "ask for it with -t StompTransport or PARVIS_TRANSPORT"
-            )
-        stomp = self.stomp
-        tls = stomp.tls_context()
+        tls = broker.tls_context()
         try:
-            return StompTransport(stomp.hosts, stomp.username, stomp.password, stomp.prefix, tls=tls)
+            return StompTransport(broker.hosts, broker.username, broker.password, broker.prefix, tls=tls)
         except ValueError as error:
             raise ConfigError(f"STOMP: {error}") from None
 
@@ -297,7 +337,7 @@ class Config:
         holders = (self.stomp, self.pika, self.jmx, self.rabbitmqapi)
         found = {holder.password for holder in holders if holder is not None}
         found |= {slurm.user_token or "" for slurm in (self.slurm, self.iris) if slurm is not None}
-        return found - {"", StompSettings().password}
+        return found - {"", StompSettings().password, PikaSettings().password}
 
     def to_environment(self) -> dict[str, str]:
         """Return environment variables with which another process loads this same configuration.
@@ -314,6 +354,18 @@ class Config:
 
 def _own_state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "parvis"
+
+
+def _amqp_transport(broker: PikaSettings) -> Transport:
+    try:
+        from parvis.transport.amqp import AmqpTransport
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{_RABBITMQ} needs {error.name}: pip install 'parvis[rabbitmq]'") from None
+    tls = broker.tls_context()
+    try:
+        return AmqpTransport(broker.hosts, broker.username, broker.password, broker.vhost, tls=tls)
+    except ValueError as error:
+        raise ConfigError(f"RabbitMQ: {error}") from None
 
 
 def shipped_recipes() -> Path:

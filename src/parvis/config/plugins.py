@@ -26,7 +26,7 @@ class Plugin:
 #: Plugins with a fixed set of keys. `storage` and `logging` take anything and stand apart.
 PLUGINS: dict[str, Plugin] = {
     "stomp": Plugin(settings.StompSettings, ("host", "port", "username", "password", "prefix")),
-    "pika": Plugin(settings.PikaSettings),
+    "pika": Plugin(settings.PikaSettings, ("host", "port", "username", "password", "vhost")),
     "transport": Plugin(settings.TransportSettings),
     "opentelemetry": Plugin(settings.OpenTelemetrySettings),
     "graylog": Plugin(settings.GraylogSettings),

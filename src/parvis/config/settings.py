@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import ssl
 
 STOMP_PORT = 61613
+AMQP_PORT = 5672
 
 
 class ConfigError(Exception):
@@ -47,10 +48,7 @@ class StompSettings:
         Raises:
             ConfigError: `host` names no host, or a port is not a number from 1 to 65535.
         """
-        hosts = [_host_and_port(entry.strip(), self.port) for entry in self.host.split(",") if entry.strip()]
-        if not hosts:
-            raise ConfigError("the STOMP broker has no host: set host, or PARVIS_STOMP_HOST")
-        return hosts
+        return _hosts(self.host, self.port, "STOMP", "PARVIS_STOMP_HOST")
 
     def tls_context(self) -> ssl.SSLContext | None:
         """Return what checks the certificate of the broker, or None for a connection without TLS.
@@ -58,17 +56,60 @@ class StompSettings:
         Raises:
             ConfigError: The file with the authorities cannot be read.
         """
-        if not self.tls:
-            return None
-        import ssl
-
-        try:
-            return ssl.create_default_context(cafile=self.tls_ca)
-        except OSError as error:
-            raise ConfigError(f"tls_ca: cannot use {self.tls_ca}: {error.strerror or 'malformed'}") from None
+        return _tls_context(self.tls, self.tls_ca)
 
 
-def _host_and_port(entry: str, default: int) -> tuple[str, int]:
+@dataclass(frozen=True, slots=True)
+class PikaSettings:
+    """How to reach RabbitMQ (plugin `pika`).
+
+    Attributes:
+        host: Name or address of the broker. Several are separated by commas, each may have a port of its
+            own; they are tried in an order that chance decides.
+        port: Port of those hosts that name none.
+        username: Whom to log in as.
+        password: The password.
+        vhost: The virtual host.
+        tls, tls_ca: As of `StompSettings`.
+    """
+
+    host: str = "localhost"
+    port: int = AMQP_PORT
+    username: str = "guest"
+    password: str = field(default="guest", repr=False)
+    vhost: str = "/"
+    tls: bool = False
+    tls_ca: str | None = None
+
+    @property
+    def hosts(self) -> list[tuple[str, int]]:
+        """The brokers to try, as (host, port). Raises as `StompSettings.hosts`."""
+        return _hosts(self.host, self.port, "RabbitMQ", "PARVIS_RABBITMQ_HOST")
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """As `StompSettings.tls_context`."""
+        return _tls_context(self.tls, self.tls_ca)
+
+
+def _tls_context(wanted: bool, authorities: str | None) -> ssl.SSLContext | None:
+    if not wanted:
+        return None
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise ConfigError(f"tls_ca: cannot use {authorities}: {error.strerror or 'malformed'}") from None
+
+
+def _hosts(text: str, port: int, what: str, variable: str) -> list[tuple[str, int]]:
+    hosts = [_host_and_port(entry.strip(), port, what) for entry in text.split(",") if entry.strip()]
+    if not hosts:
+        raise ConfigError(f"the {what} broker has no host: set host, or {variable}")
+    return hosts
+
+
+def _host_and_port(entry: str, default: int, what: str) -> tuple[str, int]:
     host, port = entry, str(default)
     if entry.startswith("["):
         host, _, rest = entry[1:].partition("]")
@@ -76,19 +117,8 @@ def _host_and_port(entry: str, default: int) -> tuple[str, int]:
     elif entry.count(":") == 1:
         host, port = entry.split(":")
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ConfigError(f"STOMP broker {entry!r}: the port must be a number from 1 to 65535")
+        raise ConfigError(f"{what} broker {entry!r}: the port must be a number from 1 to 65535")
     return host, int(port)
-
-
-@dataclass(frozen=True, slots=True)
-class PikaSettings:
-    """How to reach RabbitMQ (plugin `pika`). `host` may be a list separated by commas."""
-
-    host: str
-    port: int
-    username: str
-    password: str = field(repr=False)
-    vhost: str
 
 
 @dataclass(frozen=True, slots=True)
