@@ -143,6 +143,11 @@ class Parser:
         self._scanned = 0  # bytes of the rest known to hold no end of what is being looked for
         self._error: str | None = None
 
+    @property
+    def incomplete(self) -> int:
+        """Bytes kept of a frame that has not come whole."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> list[Item]:
         """Take bytes, return what they complete.
 

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from parvis.transport.embedded.clock import Clock
 from parvis.transport.embedded.destinations import Destinations
 from parvis.transport.embedded.journal import Journal
 from parvis.transport.embedded.session import Session
@@ -92,7 +93,7 @@ class Accounting(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.journal = Journal(Path(self.directory.name) / "messages.db")
         options = Settings(max_redeliveries=deaths, nack_redeliveries=nacks, redelivery_delay=0.005)
-        self.destinations = Destinations(options, self.journal, lambda: self.time)
+        self.destinations = Destinations(options, self.journal, Clock(lambda: self.time, lambda: self.time))
         self.clients: list[Client] = []
         self.sent: list[str] = []
         self.acknowledged: list[str] = []
@@ -262,8 +263,11 @@ class Accounting(RuleBasedStateMachine):
 
     def restored(self) -> list[str]:
         """Names of the messages that a broker would have after a restart now."""
-        self.journal.write(self.journal.take())
-        return [message.headers["name"] for message in self.journal.load()]
+        batch = self.journal.take()
+        self.journal.write(batch)
+        self.journal.written(batch)
+        texts = [self.journal.text(message) for message in self.journal.load()]
+        return [text[0]["name"] for text in texts if text]
 
 
 Accounting.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parvis.transport.embedded.clock import Clock
 from parvis.transport.embedded.destinations import Destinations
 from parvis.transport.embedded.session import Session
 from parvis.transport.embedded.settings import Settings
@@ -95,7 +96,7 @@ def test_nothing_remains_of_anybody(
 ) -> None:
     now = [10**12]
     options = Settings(max_redeliveries=limit, nack_redeliveries=limit, prefetch=3)
-    destinations = Destinations(options, None, lambda: now[0])
+    destinations = Destinations(options, None, Clock(lambda: now[0], lambda: now[0]))
     clients = [Anybody(destinations, version), Anybody(destinations, "1.2")]
     for who, command, headers, which, wait in steps:
         client = clients[who]

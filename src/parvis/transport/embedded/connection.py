@@ -17,6 +17,10 @@ _log = logging.getLogger(__name__)
 READ_SIZE: Final = 65_536
 _OUTPUT_HIGH: Final = 256 * 1024
 """Bytes waiting for a client beyond which nothing more is delivered to it."""
+_OUTPUT_FULL: Final = 4 * 1024 * 1024
+"""And beyond which nothing more is read from it: receipts for all that it sends must wait as well."""
+_LARGE: Final = 1024 * 1024
+"""Bytes of a frame that has not come whole beyond which it may be refused where memory is short."""
 _CONNECT_TIMEOUT: Final = 30.0
 _GOODBYE_TIMEOUT: Final = 2.0
 
@@ -42,6 +46,10 @@ class Hub(Protocol):
         """Something has happened; the connection, if one is named, has output."""
         ...
 
+    def sent(self, connection: Connection) -> None:
+        """The connection has sent messages, which are not yet confirmed."""
+        ...
+
     def hold(self, connection: Connection) -> None:
         """The connection has sent while memory was short: it was paused and waits for `resume`."""
         ...
@@ -63,9 +71,12 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting = 0  # bytes of output that the transport does not have yet
         self._full = False  # the transport has more than enough
         self._held = False
+        self._glutted = False  # nothing is read from it, as it reads nothing
         self._finished = False
+        self._incoming = 0  # bytes of a frame that has not come whole
+        self._written = self._drained = 0  # bytes given to the transport, and to the socket
         self._peer = "?"
-        self._last_read = self._last_write = self._loop.time()
+        self._last_read = self._last_write = self._last_drained = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
     # What asyncio tells
@@ -99,27 +110,42 @@ class Connection(asyncio.BufferedProtocol):
             error = "internal error of the broker, which has logged it"
         if error and not self.session.closing:
             self.session.refuse(error)
+        if not (error or self.session.closing):
+            self._count_incoming()
+        if self.session.unconfirmed:
+            self.session.unconfirmed = False
+            self._hub.sent(self)
         if self.session.connected and not was_connected:
             self._set_timer()
         if self.session.login_refused:
             _log.warning("Client %s: log-in refused: name or passcode is wrong", self._peer)
         if self.session.closing:
             self.finish()
-        elif self._memory_is_short() and self.session.only_produces:
+        else:
+            self._wait_if_necessary()
+        self._hub.wake()
+
+    def _count_incoming(self) -> None:
+        memory = self._hub.destinations.memory
+        memory.incoming += self._parser.incomplete - self._incoming
+        self._incoming = self._parser.incomplete
+        if self._incoming > _LARGE and memory.used + memory.incoming > 2 * memory.limit:
+            self.session.refuse("the broker is out of memory for a frame as large as this")
+
+    def _wait_if_necessary(self) -> None:
+        if self._hub.destinations.short and self.session.only_produces and self._incoming <= _LARGE:
             self._held = True
             self._transport.pause_reading()
             self._hub.hold(self)
-        self._hub.wake()
+        elif self._waiting + self._transport.get_write_buffer_size() > _OUTPUT_FULL:
+            self._glutted = True
+            self._transport.pause_reading()
 
     def _parse(self, size: int) -> tuple[list[Item], str | None]:
         try:
             return self._parser.feed(bytes(self._memory[:size])), None
         except ProtocolError as error:
             return error.before, str(error)
-
-    def _memory_is_short(self) -> bool:
-        memory = self._hub.destinations.memory
-        return memory.used > memory.limit
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
@@ -128,6 +154,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._timer:
             self._timer.cancel()
         self._finished = True
+        self._hub.destinations.memory.incoming -= self._incoming
+        self._incoming = 0
         self.session.close()
         self._hub.left(self)
 
@@ -164,6 +192,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         if data:
             self._last_write = self._loop.time()
+            self._written += len(data)
             self._transport.write(data)
         if self.session.closing and not self._waiting:
             self._say_goodbye()
@@ -173,10 +202,36 @@ class Connection(asyncio.BufferedProtocol):
     def _unblock(self) -> None:
         if not self._full and self._waiting <= _OUTPUT_HIGH and not self.session.closing:
             self.session.block(False)
+            if self._glutted:
+                self._glutted = False
+                self._read_on()
+
+    def give_up(self, reason: str = "") -> None:
+        """End with the ERROR frame, if there is a reason for one, without all that waited before it."""
+        if reason and not self.session.closing:
+            self.session.refuse(reason)
+        self.session.close()
+        self._output.clear()
+        self._waiting = len(self.session.refusal)
+        self.send(self.session.refusal)
+
+    def drop_if_stalled(self) -> None:
+        """End the connection if the client has not taken a byte of what waits for it for too long."""
+        now = self._loop.time()
+        waiting = self._transport.get_write_buffer_size()
+        drained = self._written - waiting
+        if not waiting or drained > self._drained:
+            self._last_drained = now
+        elif now - self._last_drained > self._hub.destinations.settings.stall:
+            self._lose(f"it has read nothing for {now - self._last_drained:.0f} s, and {waiting} bytes wait")
+        self._drained = drained
 
     def resume(self) -> None:
         """Go on reading after `hold`."""
         self._held = False
+        self._read_on()
+
+    def _read_on(self) -> None:
         self._last_read = self._loop.time()
         if not self._transport.is_closing():
             self._transport.resume_reading()
@@ -220,11 +275,12 @@ class Connection(asyncio.BufferedProtocol):
         now = self._loop.time()
         send, expect = (interval / 1000 for interval in self.session.heartbeats)
         silence = now - self._last_read
-        if expect and not self._held and silence > 2 * expect + 0.5:
+        if expect and not (self._held or self._glutted) and silence > 2 * expect + 0.5:
             self._lose(f"no sign of life for {silence:.1f} s, one every {expect:g} s was promised")
             return
         # More often than half the interval: a beat may be late, but not missing.
         if send and now - self._last_write >= 0.45 * send:
             self._last_write = now
+            self._written += 1
             self._transport.write(b"\n")
         self._set_timer()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import secrets
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
+from parvis.transport.embedded.clock import Clock
 from parvis.transport.embedded.consumer import Consumer, close
-from parvis.transport.embedded.journal import Journal
+from parvis.transport.embedded.journal import Journal, JournalError
+from parvis.transport.embedded.memory import Memory
 from parvis.transport.embedded.message import Message
-from parvis.transport.embedded.queue import TOPIC_BOUNDS, Memory, Queue
+from parvis.transport.embedded.queue import TOPIC_BOUNDS, Queue
 from parvis.transport.embedded.selector import Selector
 from parvis.transport.embedded.settings import Settings
 
@@ -111,24 +112,27 @@ class Destinations:
     Args:
         settings: of the broker.
         journal: told of every persistent message and what becomes of it, if there is one.
-        clock: the time in ms since 1970.
+        clock: what the time is.
 
     Attributes:
         producers: by full name, how many connections send there.
+        failure: why the journal cannot be read any more.
     """
 
     def __init__(
         self,
         settings: Settings,
         journal: Journal | None = None,
-        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: Clock | None = None,
     ) -> None:
         self.settings = settings
         self.memory = Memory(settings.memory_limit)
         self.queues: dict[str, Queue] = {}
         self.topics: dict[str, Topic] = {}
-        self.now = clock
+        self.clock = clock or Clock()
+        self.now = self.clock.now
         self.producers: Counter[str] = Counter()
+        self.failure: JournalError | None = None
         self.name = f"parvis-{secrets.token_hex(6)}"
         self._journal = journal
         self._numbers = itertools.count(1)
@@ -156,23 +160,88 @@ class Destinations:
         else:
             self._deliver(message)
 
-    def restore(self, messages: Iterable[Message]) -> None:
+    def send_now(self, message: Message) -> None:
+        """Send what was made some time ago: it comes, and its delay begins, after all that was sent since."""
+        if message.due:
+            now = self.now()
+            message.due, message.timestamp = message.due + now - message.timestamp, now
+        message.place = next(self._numbers)
+        self.send(message)
+
+    def restore(self) -> None:
         """Take back what the journal has kept."""
+        if self._journal is None:
+            return
+        marks = self._journal.delivered()
         last = 0
-        for message in messages:
-            last = max(last, message.number)
-            if message.due > self.now():
+        for message in self._journal.load():
+            last = max(last, message.number, message.place)
+            self._adjust(message)
+            delayed = message.due > self.now()
+            if message.place <= marks.get((message.destination, message.priority), 0) and not delayed:
+                message.redeliveries += 1
+                self._journal.update(message)
+            if delayed:
                 self._delay(message)
             else:
                 message.due = 0
                 self._deliver(message)
         self._numbers = itertools.count(last + 1)
+        self._journal.unmark()
+
+    def _adjust(self, message: Message) -> None:
+        """A message from the future: the clock was set back. Let it wait and live no longer than meant."""
+        ahead = max(0, message.timestamp - self.now())
+        message.timestamp -= ahead
+        message.due -= ahead if message.due else 0
+        message.deadline = message.expires - ahead if message.expires else 0
+
+    def settled(self) -> None:
+        """All consumers have gone in an orderly way: the journal need not tell who held what."""
+        if self._journal:
+            self._journal.unmark()
+
+    def accepts(self, message: Message) -> bool:
+        """Whether the disk has room for a message."""
+        return not (self._journal and self._is_kept(message)) or self._journal.has_room(message)
+
+    @property
+    def short(self) -> bool:
+        """Whether producers have to wait: for consumers, or for the disk."""
+        return self._presses(1)
+
+    @property
+    def relaxed(self) -> bool:
+        """Whether they may go on: a fifth of the memory is free."""
+        return not self._presses(0.8)
+
+    def _presses(self, part: float) -> bool:
+        memory, journal = self.memory, self._journal
+        unwritten = journal.unwritten if journal else 0
+        return memory.used > part * memory.limit or unwritten > part * memory.texts
+
+    def load(self, messages: Sequence[Message]) -> bool:
+        """Have the texts of messages, from the journal. False if one of them is not there any more."""
+        for message in messages:
+            if message.loaded:
+                continue
+            try:
+                text = self._journal.text(message) if self._journal else None
+                if text is None and message.counted and self._journal:
+                    raise self._journal.lost(message)
+            except JournalError as error:
+                self.failure = error
+                return False
+            if text is None:
+                return False
+            self.memory.loaded(message, *text)
+        return True
 
     def _is_kept(self, message: Message) -> bool:
         return message.persistent and message.destination.startswith(QUEUE)
 
     def _delay(self, message: Message) -> None:
-        self.memory.used += message.size
+        self.memory.take(message)
         heapq.heappush(self._delayed, (message.due, message.number, message))
 
     def _deliver(self, message: Message) -> None:
@@ -197,8 +266,9 @@ class Destinations:
         now = self.now()
         while self._delayed and self._delayed[0][0] <= now:
             message = heapq.heappop(self._delayed)[2]
-            self.memory.used -= message.size
-            message.timestamp, message.due = now, 0
+            self.memory.leave(message)
+            message.timestamp, message.due, message.place = now, 0, next(self._numbers)
+            self._note(message)
             self._deliver(message)
 
     @property
@@ -207,6 +277,11 @@ class Destinations:
         return len(self._delayed)
 
     # What queues ask of their owner
+
+    def delivered(self, message: Message) -> None:
+        """A consumer has the message, and has not acknowledged it."""
+        if self._journal and self._is_kept(message):
+            self._journal.mark(message)
 
     def forget(self, message: Message) -> None:
         """The message is done with."""
@@ -245,9 +320,12 @@ class Destinations:
         """Move a message that has left its queue to the dead letters; topics and replies have none."""
         if queue.bounds:
             return
-        self.forget(message)
         if not queue.name.startswith(QUEUE):
+            self.forget(message)
             return
+        if not self.load([message]):
+            return
+        self.forget(message)
         if queue.name.startswith(DEAD_LETTERS):
             destination = queue.name  # a dead letter refused goes to the end of its queue
             headers = message.headers
@@ -337,19 +415,28 @@ class Destinations:
     def browse(self, name: str, selector: Selector | None) -> list[Message]:
         """The messages of a queue, or of all that a pattern means, without taking them."""
         found = [message for queue in self._matching_queues(name) for message in queue.messages()]
-        return [message for message in found if selector is None or selector.matches(message)]
+        if selector is None:
+            return found
+        chosen: list[Message] = []
+        for message in found:
+            if self.load([message]) and selector.matches(message):
+                chosen.append(message)
+            self.memory.relieve(message)
+        return chosen
 
-    def sweep(self) -> None:
-        """Remove what is too late, and destinations that nobody has used for long."""
+    def sweep(self) -> bool:
+        """Remove what is too late, and destinations that nobody has used for long. True if there is more."""
         before = self.now() - _KEEP_IDLE_MS
+        more = False
         for queue in list(self.queues.values()):
-            queue.expire()
+            more = queue.expire() or more
             used = queue.size or queue.consumers or not queue.name.startswith(QUEUE)
             if not used and queue.idle_since < before:
                 self.remove(queue.name)
         for queue in self._subscriptions.values():
-            queue.expire()
+            more = queue.expire() or more
         for topic in list(self.topics.values()):
             used = topic.subscribers or not topic.name.startswith(TOPIC)
             if not used and topic.idle_since < before:
                 self.remove(topic.name)
+        return more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from parvis.transport.embedded.clock import Clock
 from parvis.transport.embedded.message import Message
 
 HEARTBEAT_FLOOR: Final = 100
@@ -36,7 +37,7 @@ def number(headers: dict[str, str], name: str, default: int = 0) -> int:
     return sign * int(digits)
 
 
-def describe(message: Message, headers: dict[str, str]) -> None:
+def describe(message: Message, headers: dict[str, str], clock: Clock) -> None:
     """Take priority, expiry, persistence and delay of a message from the headers of its SEND.
 
     Raises:
@@ -46,6 +47,7 @@ def describe(message: Message, headers: dict[str, str]) -> None:
         message.priority = min(9, max(0, number(headers, "priority")))
     if "expires" in headers:
         message.expires = max(0, number(headers, "expires"))
+        message.deadline = max(1, clock.from_wall(message.expires)) if message.expires else 0
     message.persistent = headers.get("persistent", "").lower() == "true"
     for name in ("AMQ_SCHEDULED_PERIOD", "AMQ_SCHEDULED_REPEAT", "AMQ_SCHEDULED_CRON"):
         if name in headers:
@@ -53,7 +55,9 @@ def describe(message: Message, headers: dict[str, str]) -> None:
     delay = min(number(headers, "AMQ_SCHEDULED_DELAY"), _MAX_DELAY)
     if delay > 0:
         message.due = message.timestamp + delay
-        message.expires += delay if message.expires else 0  # it lives as long, once it has come
+        if message.expires:  # it lives as long, once it has come
+            message.expires += delay
+            message.deadline += delay
         message.headers["scheduledJobId"] = message.id
 
 

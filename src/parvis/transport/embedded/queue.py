@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -10,17 +11,15 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from parvis.transport.embedded.consumer import Acknowledge, Consumer, Delivery
+from parvis.transport.embedded.memory import Memory
 from parvis.transport.embedded.message import Message
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class Memory:
-    """Bytes of all messages held, and how many there may be before producers have to wait."""
-
-    limit: int
-    used: int = 0
+_READ_AHEAD: Final = 64
+_READ_AHEAD_SIZE: Final = 1024 * 1024
+"""Most messages, and bytes of them, whose texts are read from the journal at once."""
+_EXPIRE_AT_ONCE: Final = 500
 
 
 class Owner(Protocol):
@@ -30,6 +29,14 @@ class Owner(Protocol):
 
     def now(self) -> int:
         """The time in ms since 1970."""
+        ...
+
+    def load(self, messages: Sequence[Message]) -> bool:
+        """Have the texts of messages. False if one of them has none any more."""
+        ...
+
+    def delivered(self, message: Message) -> None:
+        """A consumer has the message, and has not acknowledged it."""
         ...
 
     def forget(self, message: Message) -> None:
@@ -80,7 +87,6 @@ class Queue:
         self.in_flight = self.waited = self.dropped = 0
         self.idle_since = owner.now()
         self._owner = owner
-        self._arrivals = 0
         self._pending = 0
         self._bytes = 0
         self._levels: dict[int, OrderedDict[int, Message]] = {}
@@ -95,6 +101,13 @@ class Queue:
     def size(self) -> int:
         """How many messages it holds, delivered ones included."""
         return self._pending + self.in_flight
+
+    @property
+    def oldest(self) -> int | None:
+        """When the message came that has been here longest, in ms since 1970; None if there is none."""
+        first = [next(iter(level.values())) for level in self._levels.values() if level]
+        held = (next(iter(self._held(consumer)), None) for consumer in self.consumers)
+        return min((m.timestamp for m in [*first, *(d.message for d in held if d)]), default=None)
 
     @property
     def memory(self) -> int:
@@ -114,11 +127,10 @@ class Queue:
 
     def put(self, message: Message) -> None:
         """Take a new message and deliver it if somebody has room."""
-        self._arrivals += 1
         self.enqueued += 1
-        self._owner.memory.used += message.size
+        self._owner.memory.take(message)
         self._bytes += message.size
-        self._insert(self._arrivals, message)
+        self._insert(message.place, message)
         if self.bounds:
             self._drop_beyond(self.bounds)
         if self._ready:
@@ -152,11 +164,13 @@ class Queue:
             self._reinsert(priority, [d for d in kept if d.message.priority == priority])
         self._dispatch()
 
-    def expire(self) -> None:
-        """Remove what is too late."""
+    def expire(self) -> bool:
+        """Remove what is too late, as much as may be done at once. True if there is more."""
         now = self._owner.now()
-        for order, message in [item for item in self._expiring.items() if item[1].expires <= now]:
+        late = [item for item in self._expiring.items() if item[1].deadline <= now]
+        for order, message in late[:_EXPIRE_AT_ONCE]:
             self._expire(order, message)
+        return len(late) > _EXPIRE_AT_ONCE
 
     def close(self) -> None:
         """Drop all messages that are not delivered: nobody can get them any more."""
@@ -211,9 +225,11 @@ class Queue:
             if choice is None:
                 return
             consumer, order, message = choice
-            if message.expires and message.expires <= self._owner.now():
+            if message.deadline and message.deadline <= self._owner.now():
                 self._expire(order, message)
                 continue
+            if not message.loaded and not self._owner.load(self._with_next(message)):
+                return
             self._remove(order, message)
             self._ready.move_to_end(consumer)
             self.dispatched += 1
@@ -221,7 +237,22 @@ class Queue:
                 self._done(message)
             else:
                 self.in_flight += 1
+                self._owner.delivered(message)
             consumer.hand(message, self, order)
+            self._owner.memory.relieve(message)
+
+    def _with_next(self, message: Message) -> list[Message]:
+        """A message and those that come next, where that is certain, to read them together."""
+        if not self._uniform:
+            return [message]
+        chosen: list[Message] = []
+        size = 0
+        for following in itertools.islice(self._levels[message.priority].values(), _READ_AHEAD):
+            size += following.size
+            if chosen and size > _READ_AHEAD_SIZE:
+                break
+            chosen.append(following)
+        return chosen
 
     def _choose(self) -> tuple[Consumer, int, Message] | None:
         if self._uniform:
@@ -257,8 +288,9 @@ class Queue:
     def _offer(self, consumer: Consumer, order: int, message: Message) -> None:
         """Let a consumer with a selector see a message, once: so a busy queue is not searched each time."""
         heap = self._matches[consumer]
-        if consumer.selector and consumer.selector.matches(message):
+        if consumer.selector and self._owner.load([message]) and consumer.selector.matches(message):
             heapq.heappush(heap, (-message.priority, order))
+        self._owner.memory.relieve(message)
         if len(heap) > 2 * self._pending + 100:
             heap[:] = [entry for entry in heap if entry[1] in self._levels[-entry[0]]]
             heapq.heapify(heap)
@@ -272,7 +304,7 @@ class Queue:
             self._priorities = sorted(self._levels, reverse=True)
         level[order] = message
         self._pending += 1
-        if message.expires:
+        if message.deadline:
             self._expiring[order] = message
         for consumer in self._matches:
             self._offer(consumer, order, message)
@@ -294,7 +326,7 @@ class Queue:
     def _remove(self, order: int, message: Message) -> None:
         del self._levels[message.priority][order]
         self._pending -= 1
-        if message.expires:
+        if message.deadline:
             self._expiring.pop(order, None)
 
     def _expire(self, order: int, message: Message) -> None:
@@ -313,7 +345,7 @@ class Queue:
             self._owner.forget(message)
 
     def _leave(self, message: Message) -> None:
-        self._owner.memory.used -= message.size
+        self._owner.memory.leave(message)
         self._bytes -= message.size
 
     def _drop_beyond(self, bounds: Bounds) -> None:

@@ -21,6 +21,9 @@ from parvis.transport.embedded.transaction import Transaction, settle
 from parvis.transport.stomp_frames import VERSIONS, Frame, ProtocolError, encode, encode_head, negotiate
 
 _TEMPORARY: Final = ("/temp-queue/", "/temp-topic/")
+_MOST: Final = 2
+_MOST_IN_TRANSACTIONS: Final = 4
+"""How often the memory's limit may be used before messages are refused."""
 _MAX_TARGETS: Final = 1000
 _MAX_TRANSACTIONS: Final = 1000
 
@@ -31,12 +34,14 @@ class Subscription:
 
     Attributes:
         line: the `subscription` header for its messages, encoded.
+        transformed: it wants maps of the broker's own as ActiveMQ writes them.
         browsing: messages still to be shown to a browser, which has no consumer; None if that is over.
     """
 
     number: int
     destination: str
     line: bytes
+    transformed: bool = False
     consumer: Consumer | None = None
     browsing: deque[Message] | None = None
 
@@ -51,6 +56,8 @@ class Session:
     Attributes:
         closing: an ERROR was sent or the client said goodbye; nothing more is heard or said.
         login_refused: the client gave a wrong name or passcode.
+        refusal: the ERROR frame that was sent.
+        unconfirmed: it has sent something since somebody last set this to False.
         heartbeats: ms between signs of life that we send, and that we expect; 0 for none.
     """
 
@@ -59,6 +66,8 @@ class Session:
         self.connected = False
         self.closing = False
         self.login_refused = False
+        self.unconfirmed = False
+        self.refusal = b""
         self.heartbeats = (0, 0)
         self._destinations = destinations
         self._write = write
@@ -117,7 +126,8 @@ class Session:
                 text += f", destination {frame.headers['destination'][:200]!r}"
             if "receipt" in frame.headers:
                 headers["receipt-id"] = frame.headers["receipt"]
-        self._write(encode(Frame("ERROR", headers, f"{text}\n".encode()), self.version))
+        self.refusal = encode(Frame("ERROR", headers, f"{text}\n".encode()), self.version)
+        self._write(self.refusal)
         self.closing = True
 
     def stop(self) -> None:
@@ -190,18 +200,30 @@ class Session:
     def _send(self, frame: Frame) -> None:
         headers = frame.headers
         destinations = self._destinations
-        if destinations.memory.used > 2 * destinations.memory.limit:
-            raise Refusal("the broker is out of memory for messages: consume some, or raise its limit")
+        self._check_memory("transaction" in headers)
         stated = headers.get("destination", "")
         if statistics.is_request(stated):
             self._ask(check(stated, wildcards=True), headers)
             return
         destination = self._targets.get(stated) or self._target(stated)
         message = self._message(destination, frame)
+        if not destinations.accepts(message):
+            raise Refusal("the disk with the broker's journal is full: make room on it, or consume messages")
+        self.unconfirmed = True
         if "transaction" in headers:
             self._transaction(headers).send(message)
         else:
             destinations.send(message)
+
+    def _check_memory(self, in_transaction: bool) -> None:
+        """Refuse a message where memory is short.
+
+        Who takes messages and sends others in transactions has more: it is what makes memory free again.
+        """
+        memory = self._destinations.memory
+        most = _MOST_IN_TRANSACTIONS if in_transaction and self._subscriptions else _MOST
+        if memory.used + memory.incoming > most * memory.limit:
+            raise Refusal("the broker is out of memory for messages: consume some, or raise its limit")
 
     def _target(self, stated: str) -> str:
         """The full name of a destination to send to, checked the first time."""
@@ -240,7 +262,7 @@ class Session:
         message = self._destinations.message(destination, kept, frame.body)
         if kept.get("reply-to", "").startswith(_TEMPORARY):
             kept["reply-to"] = self._full_name(kept["reply-to"])
-        describe(message, frame.headers)
+        describe(message, frame.headers, self._destinations.clock)
         return message
 
     def _ask(self, destination: str, headers: dict[str, str]) -> None:
@@ -267,7 +289,8 @@ class Session:
             raise Refusal(f"{name[:80]!r} belongs to another connection: only that may subscribe to it")
         self._destinations.check_known(name)
         selector = Selector(headers["selector"]) if headers.get("selector", "").strip() else None
-        subscription = Subscription(next(self._numbers), stated, line)
+        transformed = headers.get("transformation", "").lower() == "jms-map-json"
+        subscription = Subscription(next(self._numbers), stated, line, transformed)
         if headers.get("browser") == "true":
             subscription.browsing = deque(self._destinations.browse(name, selector))
         else:
@@ -315,6 +338,8 @@ class Session:
             extra += b"ack:%d.%b\n" % (subscription.number, message.id.encode())
         if message.redeliveries:
             extra += b"redelivered:true\nJMSXDeliveryCount:%d\n" % (message.redeliveries + 1)
+        if message.entries is not None and subscription.transformed:
+            message = statistics.as_jms_map(message, message.entries)
         self._write_message(message, extra)
 
     def _write_message(self, message: Message, extra: bytes) -> None:
@@ -330,8 +355,11 @@ class Session:
         """Show a browser what there is, as far as the socket takes it, and say when that was all."""
         while subscription.browsing and not self._blocked:
             message = subscription.browsing.popleft()
+            if not self._destinations.load([message]):
+                continue  # somebody has taken it
             line = b"ack:%d.%b\n" % (subscription.number, message.id.encode())
             self._write_message(message, subscription.line + line)
+            self._destinations.memory.relieve(message)
         if subscription.browsing is not None and not subscription.browsing:
             subscription.browsing = None
             end = self._destinations.message(subscription.destination, {"browser": "end"}, b"")

@@ -20,6 +20,8 @@ class Settings:
         login: name that clients must give; None lets everybody in.
         passcode: and their password.
         journal: SQLite file that keeps persistent messages over a restart; None keeps all in memory only.
+        sync: wait until the disk has what is confirmed; without, a power failure, but not the end of the
+            broker, may cost messages.
         prefetch: unacknowledged messages a consumer may hold, where its subscription does not say.
         max_redeliveries: a message whose consumers vanished more often than this is dead-lettered;
             0 redelivers for ever, as ActiveMQ does.
@@ -27,6 +29,7 @@ class Settings:
         redelivery_delay: seconds until it comes back.
         memory_limit: bytes of messages in memory from which on producers are made to wait.
         max_body: largest message body, in bytes.
+        stall: seconds after which a client is dropped that takes nothing of what waits for it.
     """
 
     host: str = "127.0.0.1"
@@ -35,9 +38,11 @@ class Settings:
     login: str | None = None
     passcode: str = field(default="", repr=False)
     journal: Path | None = None
+    sync: bool = True
     prefetch: int = 1000
     max_redeliveries: int = 0
     nack_redeliveries: int = 0
     redelivery_delay: float = 1.0
     memory_limit: int = 512 * MEBIBYTE
     max_body: int = 100 * MEBIBYTE
+    stall: float = 120.0

@@ -16,7 +16,7 @@ class Transaction:
 
     def send(self, message: Message) -> None:
         """Send on commit."""
-        self._destinations.memory.used += message.size
+        self._destinations.memory.take(message)
         self._steps.append(message)
 
     def settle(self, deliveries: list[Delivery], accepted: bool) -> None:
@@ -27,11 +27,8 @@ class Transaction:
         """Do it all, in the order in which it was said."""
         for step in self._steps:
             if isinstance(step, Message):
-                self._destinations.memory.used -= step.size
-                if step.due:  # the delay begins now
-                    now = self._destinations.now()
-                    step.due, step.timestamp = step.due + now - step.timestamp, now
-                self._destinations.send(step)
+                self._destinations.memory.leave(step)
+                self._destinations.send_now(step)
             else:
                 settle(*step)
 
@@ -40,7 +37,7 @@ class Transaction:
         held: dict[Consumer, list[Delivery]] = {}
         for step in self._steps:
             if isinstance(step, Message):
-                self._destinations.memory.used -= step.size
+                self._destinations.memory.leave(step)
                 continue
             for delivery in step[0]:
                 held.setdefault(delivery.consumer, []).append(delivery)
