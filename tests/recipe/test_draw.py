@@ -214,3 +214,58 @@ def test_what_is_not_valid_is_not_drawn(draw: Any) -> None:
     large: dict[str, Any] = {str(n): {"queue": "q"} for n in range(1, 400)}
     with pytest.raises(RecipeError, match="has 399 nodes"):
         draw(Recipe.from_dict({**large, "start": [[n, {}] for n in range(1, 400)]}))
+
+
+FAILURES: dict[str, Any] = {
+    "1": {"service": "Split", "queue": "split", "output": {"a": 2, "b": 3}, "priority": 7},
+    "2": {"queue": "a", "output": 4, "error": 5, "retries": 1, "retry-delay": 2.5, "timeout": "{limit}"},
+    "3": {"queue": "b", "output": 4},
+    "4": {"queue": "join", "parameters": {"wait-for": {"2": 1, "3": 100}}, "output": {"complete": 6}},
+    "5": {"service": "Failed", "queue": "failed"},
+    "6": {"queue": "end"},
+    "7": {"service": "All else", "queue": "else"},
+    "start": [[1, {}]],
+    "error": [7],
+}
+
+
+def test_a_picture_shows_error_edges_joins_and_what_nodes_say_of_the_handling() -> None:
+    svg = to_svg(Recipe.from_dict(FAILURES))
+    shown = texts(svg)
+    for text in (
+        "error",
+        "✕ any failure",
+        "priority 7",
+        "≤ {limit} s · 1 retry · retry after 2.5 s",
+        "waits for node 2, 100 of node 3",
+    ):
+        assert text in shown
+    paths = list(ET.fromstring(svg).iter(f"{SVG}path"))  # noqa: S314 - our own picture
+    (dashed,) = [path for path in paths if path.get("stroke-dasharray")]
+    assert dashed.get("stroke") == "#c53030"
+    assert len([path for path in paths if path.get("class") == "bar"]) == 1
+    rows = sorted({bottom - top for _, top, _, bottom in boxes(svg)})
+    assert len(rows) > 1, "a box with a third line is higher"
+
+
+def test_the_terminal_shows_them_within_its_width() -> None:
+    expected = """\
+● start → 1 Split  [split]  {priority 7}
+  ├─ a → 2 a
+  │  │   {≤ {limit} s · 1 retry · retry after 2.5 s}
+  │  ├─ → 4 join  {waits for node 2, 100 of node 3}
+  │  │  └─ complete → 6 end
+  │  └╌ error ⇢ 5 Failed  [failed]
+  └─ b → 3 b
+     └─ → 4 join (above)
+✕ any failure ⇢ 7 All else  [else]
+"""
+    assert to_text(Recipe.from_dict(FAILURES), 52) == expected
+
+
+def test_a_flow_chart_shows_them() -> None:
+    lines = to_mermaid(Recipe.from_dict(FAILURES)).splitlines()
+    assert '  n2 -.->|"error"| n5' in lines
+    assert "  failed -.-> n7" in lines
+    join = "4 join<br/><small>join</small><br/><small>waits for node 2, 100 of node 3</small>"
+    assert f'  n4[["{join}"]]' in lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,12 +121,17 @@ def draw(name: str, svg: Path | None, mermaid: bool) -> None:
             svg.write_text(to_svg(drawn), encoding="utf-8")
             click.echo(f"wrote {svg}")
         else:
-            click.echo(to_mermaid(drawn) if mermaid else to_text(drawn), nl=False)
+            click.echo(to_mermaid(drawn) if mermaid else _with_red_errors(to_text(drawn)), nl=False)
     except RecipeError as error:
         _print(name, error.problems, err=True)
         sys.exit(1)
     except OSError as error:
         raise _Unusable(f"cannot write {svg}: {error.strerror}") from None
+
+
+def _with_red_errors(tree: str) -> str:
+    """Colour the error edges of a drawing; on what is no terminal click leaves colours out."""
+    return re.sub("(╌ error|✕ any failure) ⇢", lambda found: click.style(found[0], fg="red"), tree)
 
 
 @recipe.command()

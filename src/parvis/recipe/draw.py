@@ -9,7 +9,9 @@ from itertools import pairwise
 from xml.sax.saxutils import escape
 
 from parvis.recipe.graph import Node, Recipe
+from parvis.recipe.join import waits_for
 from parvis.recipe.layout import Layout, lay_out
+from parvis.recipe.policy import PRIORITY, RETRIES, RETRY_DELAY, TIMEOUT
 from parvis.recipe.problem import Problem, RecipeError, printable
 
 #: A picture of more nodes than this shows nothing.
@@ -17,18 +19,21 @@ MAX_NODES = 300
 
 _MARGIN, _GAP, _ROW_GAP = 28, 34, 56
 _LINE, _CHIP, _PADDING = 18, 20, 12
-_TITLE_LENGTH, _NAME_LENGTH = 36, 40
+_TITLE_LENGTH, _NAME_LENGTH, _MARKS_LENGTH = 36, 40, 60
 _COLOURS = ("#2b6cb0", "#b7791f", "#2f855a", "#805ad5", "#c05621", "#0e7490")
 _ERROR_COLOUR = "#c53030"
 _STYLE = """
 text { font-family: "DejaVu Sans", "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #1a202c; }
 .title { font-size: 13px; font-weight: 600; }
 .name { font-size: 11px; font-family: "DejaVu Sans Mono", Menlo, Consolas, monospace; fill: #4a5568; }
+.marks { font-size: 11px; fill: #2c5282; }
 .chip { font-size: 11px; fill: #ffffff; text-anchor: middle; }
 .number { font-size: 11px; font-weight: 600; fill: #ffffff; text-anchor: middle; }
 .start { font-size: 11px; font-weight: 600; fill: #276749; }
+.failed { font-size: 11px; font-weight: 600; fill: #c53030; }
 .box { fill: #f7fafc; stroke: #718096; stroke-width: 1.2; }
 .first { stroke: #2f855a; stroke-width: 2.2; }
+.bar { stroke: #2d3748; stroke-width: 5; stroke-linecap: round; }
 .edge { fill: none; stroke-width: 1.6; }
 """
 
@@ -53,7 +58,14 @@ def to_mermaid(recipe: Recipe) -> str:
     lines = ["flowchart TD", "  start([start])"]
     for node in recipe.nodes.values():
         text = f"{node.number} {_mermaid(_title(node))}"
-        lines.append(f'  n{node.number}["{text}<br/><small>{_mermaid(_name(node))}</small>"]')
+        below = "<br/>".join(
+            f"<small>{_mermaid(line)}</small>" for line in (_name(node), _marks(node)) if line
+        )
+        opening, closing = ("[[", "]]") if waits_for(node) else ("[", "]")
+        lines.append(f'  n{node.number}{opening}"{text}<br/>{below}"{closing}')
+    if recipe.error:
+        lines.append("  failed([any failure])")
+        lines += [f"  failed -.-> n{number}" for number in dict.fromkeys(recipe.error)]
     lines += [f"  start --> n{number}" for number in dict.fromkeys(number for number, _ in recipe.start)]
     for node in recipe.nodes.values():
         for way, target in _ways(node):
@@ -70,7 +82,7 @@ def to_text(recipe: Recipe, width: int = 80) -> str:
         RecipeError: The recipe is not valid, or too large for a picture.
     """
     _check(recipe)
-    return "\n".join(_cut(line, width) for line in _Tree(recipe, max(1, width // 6)).lines()) + "\n"
+    return "\n".join(_cut(line, width) for line in _Tree(recipe, width).lines()) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +120,34 @@ def _name(node: Node) -> str:
     return printable(" · ".join(parts), _NAME_LENGTH)
 
 
+def _marks(node: Node) -> str:
+    """The third line of a node: what a join waits for, and how messages are handled; often empty."""
+    says = node.extra
+    counts = waits_for(node) or {}
+    parts = [f"{count} of node {n}" if str(count) != "1" else f"node {n}" for n, count in counts.items()]
+    marks = [f"waits for {', '.join(parts)}"] if parts else []
+    if says.get(TIMEOUT) is not None:
+        marks.append(f"≤ {says[TIMEOUT]} s")
+    if says.get(RETRIES) is not None:
+        marks.append("1 retry" if str(says[RETRIES]) == "1" else f"{says[RETRIES]} retries")
+    if says.get(RETRY_DELAY) is not None:
+        marks.append(f"retry after {says[RETRY_DELAY]} s")
+    if says.get(PRIORITY) is not None:
+        marks.append(f"priority {says[PRIORITY]}")
+    return printable(" · ".join(marks), _MARKS_LENGTH)
+
+
 def _mermaid(text: str) -> str:
-    return "".join(char if char.isalnum() or char in " ._-/·…" else f"#{ord(char)};" for char in text)
+    return "".join(char if char.isalnum() or char in " ._-/·…≤," else f"#{ord(char)};" for char in text)
 
 
 class _Tree:
     """Draws each node once; elsewhere, and where there is no room, it says where the node is drawn."""
 
-    def __init__(self, recipe: Recipe, most_levels: int) -> None:
+    def __init__(self, recipe: Recipe, width: int) -> None:
         self._recipe = recipe
-        self._most_levels = most_levels
+        self._width = width
+        self._most_levels = max(1, width // 6)
         self._drawn: set[int] = set()
         self._later: list[int] = []
 
@@ -125,7 +155,7 @@ class _Tree:
         for number in dict.fromkeys(number for number, _ in self._recipe.start):
             yield from self._tree("● start → ", number)
         for number in self._recipe.error:
-            yield from self._tree("○ error → ", number)
+            yield from self._tree("✕ any failure ⇢ ", number)
         for number in self._later:
             yield from self._tree("… ", number)
 
@@ -134,7 +164,7 @@ class _Tree:
             if root not in self._later:
                 yield f"{head}{root} {_title(self._recipe.nodes[root])} (above)"
             return
-        yield head + self._text(root)
+        yield from self._lines(head, root, "  ")
         stack = [self._branches(root)]
         indent = ["  "]
         while stack:
@@ -143,16 +173,18 @@ class _Tree:
                 stack.pop()
                 indent.pop()
                 continue
-            name, target, is_last = branch
-            line = f"{''.join(indent)}{'└─' if is_last else '├─'} {name}→ "
+            way, target, is_last = branch
+            corner, line, arrow = "└" if is_last else "├", *("╌⇢" if way.is_error else "─→")
+            name = f"{way.name} " if way.name else ""
+            line = f"{''.join(indent)}{corner}{line} {name}{arrow} "
             if target in self._drawn:
                 yield f"{line}{target} {_title(self._recipe.nodes[target])} (above)"
             elif target in self._later or self._is_too_deep(target, len(stack)):
                 yield f"{line}{target} {_title(self._recipe.nodes[target])} (below)"
             else:
-                yield line + self._text(target)
-                stack.append(self._branches(target))
                 indent.append("   " if is_last else "│  ")
+                yield from self._lines(line, target, "".join(indent))
+                stack.append(self._branches(target))
 
     def _is_too_deep(self, number: int, level: int) -> bool:
         if level < self._most_levels or not self._recipe.nodes[number].outputs:
@@ -160,16 +192,21 @@ class _Tree:
         self._later.append(number)
         return True
 
-    def _branches(self, number: int) -> Iterator[tuple[str, int, bool]]:
+    def _branches(self, number: int) -> Iterator[tuple[_Way, int, bool]]:
         self._drawn.add(number)
         ways = list(_ways(self._recipe.nodes[number]))
         for index, (way, target) in enumerate(ways, start=1):
-            yield f"{way.name} " if way.name else "", target, index == len(ways)
+            yield way, target, index == len(ways)
 
-    def _text(self, number: int) -> str:
+    def _lines(self, head: str, number: int, indent: str) -> Iterator[str]:
+        """The line of a node; what it says of the handling follows below if there is no room."""
         node = self._recipe.nodes[number]
-        name = _name(node)
-        return f"{number} {_title(node)}" + (f"  [{name}]" if name != _title(node) else "")
+        name, marks = _name(node), _marks(node)
+        line = f"{head}{number} {_title(node)}" + (f"  [{name}]" if name != _title(node) else "")
+        if marks and _columns(line) + _columns(marks) + 4 > self._width:
+            yield line
+            line = f"{indent}{'│' if any(_ways(node)) else ' '} "
+        yield f"{line}  {{{marks}}}" if marks else line
 
 
 @dataclass(slots=True)
@@ -196,9 +233,11 @@ class _Box:
     def of(cls, node: Node) -> _Box:
         ways = list(dict.fromkeys(way for way, _ in _ways(node)))
         chips = sum(_chip_width(way) + 6 for way in ways if way.name)
-        width = max(_width(_title(node), 8.0) + 26, _width(_name(node), 6.8), chips, 96) + 2 * _PADDING
+        marks = _marks(node)
+        texts = _width(_title(node), 8.0) + 26, _width(_name(node), 6.8), _width(marks, 6.5)
         named = any(way.name for way in ways)
-        return cls(node, ways, width, 2 * _LINE + _PADDING + (_CHIP + 8 if named else 4))
+        height = (3 if marks else 2) * _LINE + _PADDING + (_CHIP + 8 if named else 4)
+        return cls(node, ways, max(*texts, chips, 96) + 2 * _PADDING, height)
 
     def exits(self) -> dict[_Way, tuple[float, float]]:
         """Where each way leaves the box."""
@@ -292,12 +331,17 @@ class _Picture:
         starts = any(number == node.number for number, _ in self._recipe.start)
         if starts:
             yield f'<text class="start" x="{left + 4:.1f}" y="{box.y - 6:.1f}">▶ start</text>'
+        if node.number in self._recipe.error:
+            x = left + (56 if starts else 4)
+            yield f'<text class="failed" x="{x:.1f}" y="{box.y - 6:.1f}">✕ any failure</text>'
         full = escape(printable(" · ".join(filter(None, (node.service, node.queue, node.topic))), 300))
         yield f"<g><title>{full}</title>"
         yield (
             f'<rect class="box{" first" if starts else ""}" x="{left:.1f}" y="{box.y:.1f}" '
             f'width="{box.width:.1f}" height="{box.height:.1f}" rx="7"/>'
         )
+        if waits_for(node):
+            yield f'<path class="bar" d="M {left:.1f} {box.y:.1f} h {box.width:.1f}"/>'
         y = box.y + _LINE + 3
         yield f'<circle cx="{left + 19:.1f}" cy="{y - 4:.1f}" r="10" fill="#4a5568"/>'
         yield f'<text class="number" x="{left + 19:.1f}" y="{y:.1f}">{node.number}</text>'
@@ -305,6 +349,10 @@ class _Picture:
         if _name(node) != _title(node):
             text = escape(_name(node))
             yield f'<text class="name" x="{left + _PADDING:.1f}" y="{y + _LINE + 1:.1f}">{text}</text>'
+        if _marks(node):
+            row = 2 if _name(node) != _title(node) else 1
+            text = escape(_marks(node))
+            yield f'<text class="marks" x="{left + _PADDING:.1f}" y="{y + row * _LINE + 1:.1f}">{text}</text>'
         for way, (x, bottom) in box.exits().items():
             if way.name:
                 width = _chip_width(way)
