@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -32,7 +31,7 @@ from parvis_services.watch.file_watcher import FileWatcher
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from real.activemq.server import running
-from scans import Record, Worker, make_images, most_in_flight, scan_message
+from scans import Record, Worker, make_images, most_in_flight, quick_directory, scan_message
 
 AHEAD = 5.0  # seconds that the large scan is under way when the small one starts
 STEADY = 15.0  # seconds over which the pace of the large scan alone is measured
@@ -158,8 +157,8 @@ def main() -> None:
     table = Table(
         "flow control", "small scan", "took", "most in flight", "images/s", "large scan alone, images/s"
     )
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as name:  # noqa: S108 - a fresh directory
-        bench = Bench(options, Path(name))
+    with quick_directory() as directory:
+        bench = Bench(options, directory)
         for regulated in (True, False):
             alone = bench.large_scan(regulated=regulated)
             for behind in (False, True):

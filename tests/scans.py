@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -91,6 +93,14 @@ def most_in_flight(images: Sequence[Handled]) -> int:
         now += change
         most = max(most, now)
     return most
+
+
+@contextlib.contextmanager
+def quick_directory() -> Generator[Path]:
+    """A directory for a while, in memory where the system has room for such: for many thousand files."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
 
 
 def make_images(directory: Path, count: int) -> str:

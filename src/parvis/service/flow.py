@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from parvis.recipe.envelope import MalformedMessage
@@ -31,6 +31,19 @@ _EXPIRATION = 15.0
 _TRIED = (ATTEMPTS, RETRIES, CRASHES)
 
 
+class _Handling(contextlib.AbstractContextManager[None]):
+    """Takes the time of a handling; quicker than a generator, as it is entered for every message."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def __enter__(self) -> None:
+        self._account.take_up()
+
+    def __exit__(self, *_: object) -> None:
+        self._account.lay_down()
+
+
 class FlowControl(Observer):
     """Counts what a host handles, reports it, and keeps the ledger of services that fan out.
 
@@ -41,6 +54,7 @@ class FlowControl(Observer):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._account = Account()
+        self._handling = _Handling(self._account)
         self._ledger: Ledger | None = None
         self._again: set[str] = set()
         self._host = f"{host_id()}.{secrets.token_hex(4)}"
@@ -65,14 +79,9 @@ class FlowControl(Observer):
         self._account.serve(queue)
         self._news.set()
 
-    @contextlib.contextmanager
-    def handling(self, service: AnyService, messages: Sequence[Message]) -> Generator[None]:  # noqa: ARG002
+    def handling(self, service: AnyService, messages: Sequence[Message]) -> _Handling:  # noqa: ARG002
         """Take the time."""
-        self._account.take_up()
-        try:
-            yield
-        finally:
-            self._account.lay_down()
+        return self._handling
 
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
         """See whether the message is to be tried again."""
@@ -85,8 +94,8 @@ class FlowControl(Observer):
 
     def committed(self, handled: Sequence[Handled]) -> None:
         """Count what was handled, and what it sent."""
-        for queue, messages in Counter(one.message.destination for one in handled).items():
-            self._account.finish(queue, messages)
+        # A transaction holds messages of one queue, but for rare cases in which the rate need not be exact.
+        self._account.finish(handled[0].message.destination, len(handled))
         for one in handled:
             if FLOW in one.message.headers:
                 self._count_handled(one.message)

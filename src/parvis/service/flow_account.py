@@ -45,7 +45,10 @@ class _Queue:
 
 
 class Account:
-    """Counts what a host handles. Methods may be called from any thread.
+    """Counts what a host handles.
+
+    The host's thread says what it does; any thread may ask. The times are kept without a lock: they have one
+    writer, who is busy.
 
     Args:
         clock: Seconds of a clock that only goes forward.
@@ -62,32 +65,29 @@ class Account:
 
     def serve(self, queue: str) -> None:
         """The host takes messages from `queue`."""
-        with self._lock:
-            self._queues.setdefault(queue, _Queue())
+        self._queues.setdefault(queue, _Queue())
 
     def take_up(self) -> None:
         """The host begins to handle something."""
-        with self._lock:
+        self._in_hand += 1
+        if self._begun is None:
             now = self._clock()
-            self._in_hand += 1
-            if self._begun is None:
-                paused = now - max(self._rested, self._counted)
-                self._begun = self._counted if paused <= _PAUSE else now
+            paused = now - max(self._rested, self._counted)
+            self._begun = self._counted if paused <= _PAUSE else now
 
     def lay_down(self) -> None:
         """The host has handled what it had in hand."""
-        with self._lock:
-            self._in_hand -= 1
-            self._rested = self._clock()
+        self._in_hand -= 1
+        self._rested = self._clock()
 
     def finish(self, queue: str, messages: int) -> None:
         """Messages of a queue are handled and confirmed, whatever came of them."""
-        with self._lock:
-            now = self._clock()
-            begun = self._counted if self._begun is None else self._begun
-            ended = now if self._in_hand else min(now, self._rested + _COMMIT)
-            self._queues.setdefault(queue, _Queue()).work(messages, max(ended - begun, 1e-6))
-            self._counted, self._begun = max(self._counted, ended), None
+        now = self._clock()
+        begun = self._counted if self._begun is None else self._begun
+        ended = now if self._in_hand else min(now, self._rested + _COMMIT)
+        self.serve(queue)
+        self._queues[queue].work(messages, max(ended - begun, 1e-6))
+        self._counted, self._begun = max(self._counted, ended), None
 
     def count(self, queue: str, key: Key, *, done: int, waiting: int) -> None:
         """Count what became of messages with a key.
@@ -109,13 +109,11 @@ class Account:
 
     def idle(self) -> float:
         """Seconds for which the host has had nothing to do."""
-        with self._lock:
-            return 0.0 if self._in_hand else max(0.0, self._clock() - self._rested)
+        return 0.0 if self._in_hand else max(0.0, self._clock() - self._rested)
 
     def queues(self) -> dict[str, Served]:
         """The queues that the host takes messages from."""
-        with self._lock:
-            return {name: queue.served() for name, queue in self._queues.items()}
+        return {name: queue.served() for name, queue in list(self._queues.items())}
 
     def tell(self, *, everything: bool) -> dict[tuple[str, Key], Done]:
         """Return the sums that changed since the last call, or all that changed lately."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
 from parvis.recipe.envelope import MalformedMessage, dump_json, parse_json
@@ -41,10 +42,11 @@ class Key(NamedTuple):
         """Make a key from names that may hold anything."""
         return cls(_safe(recipe or f"watch-{watch}"), _safe(user), watch)
 
-    @classmethod
-    def parse(cls, text: str) -> Key | None:
+    @staticmethod
+    @lru_cache(maxsize=1000)
+    def parse(text: str) -> Key | None:
         """Read a key, or return None if it is none."""
-        return cls(*text.split("|")) if len(text) <= _LONGEST_KEY and _KEY.fullmatch(text) else None
+        return Key(*text.split("|")) if len(text) <= _LONGEST_KEY and _KEY.fullmatch(text) else None
 
     def __str__(self) -> str:
         return "|".join(self)

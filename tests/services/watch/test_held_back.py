@@ -24,7 +24,7 @@ from parvis.transport.base import Message
 from parvis.transport.embedded.thread import BrokerThread
 from parvis_services.watch.file_watcher import FileWatcher
 from running import NAMESPACE, Listener, connected, process_of, transport_to
-from scans import ENDED, WORK, Record, Worker, make_images, most_in_flight, scan_message
+from scans import ENDED, WORK, Record, Worker, make_images, most_in_flight, quick_directory, scan_message
 from waiting import wait_until
 
 LIMIT = 50
@@ -39,8 +39,14 @@ def broker() -> Iterator[BrokerThread]:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Record:
-    return Record(tmp_path / "record")
+def directory() -> Iterator[Path]:
+    with quick_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def record(directory: Path) -> Record:
+    return Record(directory / "record")
 
 
 @contextlib.contextmanager
@@ -86,9 +92,9 @@ def wait_for(record: Record, scan: str, count: int, timeout: float = 60) -> None
 
 
 def test_no_more_is_in_flight_than_allowed_and_every_image_is_handled(
-    broker: BrokerThread, record: Record, tmp_path: Path
+    broker: BrokerThread, record: Record, directory: Path
 ) -> None:
-    pattern = make_images(tmp_path, 300)
+    pattern = make_images(directory, 300)
     with running(broker.port, FileWatcher, Worker, Worker), connected(broker.port) as transport:
         ended = Listener(transport, ENDED)
         transport.send(scan_message("a", pattern, 300, record, seconds=0.001))
@@ -101,14 +107,14 @@ def test_no_more_is_in_flight_than_allowed_and_every_image_is_handled(
 
 
 def test_a_small_scan_does_not_wait_for_a_large_one(
-    broker: BrokerThread, record: Record, tmp_path: Path
+    broker: BrokerThread, record: Record, directory: Path
 ) -> None:
-    pattern = make_images(tmp_path, 20_000)
+    pattern = make_images(directory, 6_000)
     with (
         running(broker.port, FileWatcher, Worker, Worker, config=Config()),
         connected(broker.port) as transport,
     ):
-        transport.send(scan_message("large", pattern, 20_000, record))
+        transport.send(scan_message("large", pattern, 6_000, record))
         wait_for(record, "large", 400)
         ahead = record.count("large")
         transport.send(scan_message("small", pattern, 100, record))
@@ -120,9 +126,9 @@ def test_a_small_scan_does_not_wait_for_a_large_one(
 
 
 def test_the_bound_of_a_user_holds_for_all_scans_and_watchers(
-    broker: BrokerThread, record: Record, tmp_path: Path
+    broker: BrokerThread, record: Record, directory: Path
 ) -> None:
-    pattern = make_images(tmp_path, 250)
+    pattern = make_images(directory, 250)
     config = Config(storage={"parvis.flow.user": LIMIT})
     with (
         running(broker.port, FileWatcher, FileWatcher, Worker, config=config),
@@ -136,8 +142,8 @@ def test_the_bound_of_a_user_holds_for_all_scans_and_watchers(
     assert most_in_flight(record.images()) <= 2 * LIMIT
 
 
-def test_dead_letters_make_room(broker: BrokerThread, record: Record, tmp_path: Path) -> None:
-    pattern = make_images(tmp_path, 250)
+def test_dead_letters_make_room(broker: BrokerThread, record: Record, directory: Path) -> None:
+    pattern = make_images(directory, 250)
     with running(broker.port, FileWatcher, Worker), connected(broker.port) as transport:
         dead = Listener(transport, f"DLQ.{NAMESPACE}.{WORK}")
         transport.send(scan_message("a", pattern, 250, record, seconds=0, reject_every=2))
@@ -147,10 +153,10 @@ def test_dead_letters_make_room(broker: BrokerThread, record: Record, tmp_path: 
 
 
 def test_images_that_are_tried_again_make_no_room(
-    broker: BrokerThread, record: Record, tmp_path: Path
+    broker: BrokerThread, record: Record, directory: Path
 ) -> None:
-    pattern = make_images(tmp_path, 250)
-    away = tmp_path / "away"
+    pattern = make_images(directory, 250)
+    away = directory / "away"
     away.touch()
     with running(broker.port, FileWatcher, Worker), connected(broker.port) as transport:
         transport.send(scan_message("a", pattern, 250, record, seconds=0, retry_while=str(away)))
@@ -160,9 +166,11 @@ def test_images_that_are_tried_again_make_no_room(
         wait_for(record, "a", 250)
 
 
-def test_a_watcher_that_is_killed_in_the_middle(broker: BrokerThread, record: Record, tmp_path: Path) -> None:
-    pattern = make_images(tmp_path, 400)
-    site = tmp_path / "site.yml"
+def test_a_watcher_that_is_killed_in_the_middle(
+    broker: BrokerThread, record: Record, directory: Path
+) -> None:
+    pattern = make_images(directory, 400)
+    site = directory / "site.yml"
     site.write_text(
         f"version: 1\nflow: {{plugin: storage, parvis.flow.fan_out: {LIMIT}}}\n"
         "environments: {default: [flow]}\n"
@@ -179,9 +187,9 @@ def test_a_watcher_that_is_killed_in_the_middle(broker: BrokerThread, record: Re
 
 
 def test_a_worker_that_is_killed_with_what_it_has_not_reported(
-    broker: BrokerThread, record: Record, tmp_path: Path
+    broker: BrokerThread, record: Record, directory: Path
 ) -> None:
-    pattern = make_images(tmp_path, 300)
+    pattern = make_images(directory, 300)
     with running(broker.port, FileWatcher), connected(broker.port) as transport:
         with process_of(Worker, broker.port) as worker:
             transport.send(scan_message("a", pattern, 300, record, seconds=0.001))
@@ -192,8 +200,8 @@ def test_a_worker_that_is_killed_with_what_it_has_not_reported(
     assert most_in_flight(record.images("a")) <= 2 * LIMIT
 
 
-def test_workers_that_are_away_for_a_while(broker: BrokerThread, record: Record, tmp_path: Path) -> None:
-    pattern = make_images(tmp_path, 400)
+def test_workers_that_are_away_for_a_while(broker: BrokerThread, record: Record, directory: Path) -> None:
+    pattern = make_images(directory, 400)
     with running(broker.port, FileWatcher), connected(broker.port) as transport:
         with running(broker.port, Worker):
             transport.send(scan_message("a", pattern, 400, record, seconds=0.001))
@@ -205,18 +213,20 @@ def test_workers_that_are_away_for_a_while(broker: BrokerThread, record: Record,
 
 
 def test_workers_that_do_not_report(
-    broker: BrokerThread, record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: BrokerThread, record: Record, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flow_ledger, "_GRACE", 1.0)
-    pattern = make_images(tmp_path, 400)
+    pattern = make_images(directory, 400)
     with running(broker.port, FileWatcher), connected(broker.port) as transport:
         foreign = Listener(transport, WORK)
         transport.send(scan_message("a", pattern, 400, record))
         foreign.wait_for(400)
 
 
-def test_monitors_see_that_a_watch_is_held_back(broker: BrokerThread, record: Record, tmp_path: Path) -> None:
-    pattern = make_images(tmp_path, 400)
+def test_monitors_see_that_a_watch_is_held_back(
+    broker: BrokerThread, record: Record, directory: Path
+) -> None:
+    pattern = make_images(directory, 400)
     cards: list[Any] = []
 
     def is_held(card: Any) -> bool:
@@ -253,8 +263,8 @@ class Held:
         return run(self.watcher, payload, parameters=values, outputs=OUTPUTS)
 
 
-def test_what_does_not_fit_stays_in_the_checkpoint(tmp_path: Path) -> None:
-    look = Held(room=3).look(make_images(tmp_path, 300), 300)
+def test_what_does_not_fit_stays_in_the_checkpoint(directory: Path) -> None:
+    look = Held(room=3).look(make_images(directory, 300), 300)
     assert [image["file-number"] for image in look.sent("every")] == [1, 2, 3]
     assert len(look.sent("first")) == 1
     (checkpoint,) = look.checkpoints
@@ -262,9 +272,9 @@ def test_what_does_not_fit_stays_in_the_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.delay == 0.5
 
 
-def test_a_watch_that_is_held_back_does_not_time_out(tmp_path: Path) -> None:
+def test_a_watch_that_is_held_back_does_not_time_out(directory: Path) -> None:
     held = Held(room=3)
-    pattern = make_images(tmp_path, 300)
+    pattern = make_images(directory, 300)
     status = {"seen-files": 3, "start-time": 1000.0, "last-seen": 1001.0}
     first = held.look(pattern, 300, {"filewatcher-status": status}, timeout=60)
     assert [image["file-number"] for image in first.sent("every")] == [4, 5, 6]
@@ -272,7 +282,7 @@ def test_a_watch_that_is_held_back_does_not_time_out(tmp_path: Path) -> None:
     assert first.checkpoints[0].payload["filewatcher-status"]["last-seen"] > 1001
 
 
-def test_an_image_that_is_missing_holds_nothing_back_and_times_out(tmp_path: Path) -> None:
+def test_an_image_that_is_missing_holds_nothing_back_and_times_out(directory: Path) -> None:
     status = {"seen-files": 0, "start-time": 1000.0}
-    look = Held(room=3).look(str(tmp_path / "%d"), 300, {"filewatcher-status": status}, timeout=60)
+    look = Held(room=3).look(str(directory / "%d"), 300, {"filewatcher-status": status}, timeout=60)
     assert [sent.output for sent in look.everything] == ["timeout", "finally"]
