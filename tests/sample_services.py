@@ -161,3 +161,17 @@ class DawdlingGatherer(Gatherer):
         if any(payload.number == 17 for payload, _ in batch):
             time.sleep(60)
         super().process_batch(batch)
+
+
+class Rememberer(Multiplier):
+    """Multiplies each message once, however often it comes."""
+
+    name: ClassVar[str] = "Rememberer"
+    remember: ClassVar[float] = 600
+
+
+class RememberingGatherer(Gatherer):
+    """Sends the numbers of a batch together, each message once."""
+
+    name: ClassVar[str] = "RememberingGatherer"
+    remember: ClassVar[float] = 600

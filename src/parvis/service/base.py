@@ -240,6 +240,9 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
         commit_each: Whether the next message is only begun when the one before is committed. By default
             messages that are handled quickly, one after the other, are committed together, and a process that
             is killed leaves all of these to be handled again.
+        remember: Seconds for which it is remembered that a message is done, so that a second delivery of it
+            is only acknowledged; 0 for not at all. Known to one process, or to all on a machine if the
+            configuration has a `parvis.state_directory`.
         time_limit: Seconds that handling a message, or a batch, may take, if its node does not say `timeout`;
             None for no limit. What takes longer is interrupted and counts as failed.
         isolated_memory: Megabytes that a process may have in which a message is handled that may have killed
@@ -263,6 +266,7 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
     prefetch: ClassVar[int] = 1
     exclusive: ClassVar[bool] = False
     commit_each: ClassVar[bool] = False
+    remember: ClassVar[float] = 0
     time_limit: ClassVar[float | None] = None
     isolated_memory: ClassVar[int | None] = None
     max_attempts: ClassVar[int] = 4

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage
 from parvis.service.base import AnyService
 from parvis.service.handling import Outcome
-from parvis.service.identity import identified
+from parvis.service.identity import identified, identity_of
 from parvis.service.observer import Handled
 from parvis.service.observers import Observers
+from parvis.service.remembered import Remembered
 from parvis.service.settling import bare_dead_letter, settle
 from parvis.transport.base import BrokerRefused, Disconnected, Message, Pending, Send, Transport
 
@@ -62,6 +63,8 @@ class Committer:
         handle_again: Handles a message once more, on its own.
 
     Attributes:
+        confirmed: What was in the transaction that was confirmed last.
+        memories: What services remember, those that do.
         refused: Messages that the broker did not let us settle, by their identifier.
         survived: Identifiers of messages that this process was given before, and lives: it is not they that
             killed whoever had them before.
@@ -78,6 +81,8 @@ class Committer:
         self._handle_again = handle_again
         self._group = _Group()
         self._pending: tuple[Pending, list[Unit]] | None = None
+        self.confirmed: Sequence[Handled] = ()
+        self.memories: dict[AnyService, Remembered] = {}
         self.refused: dict[str, Refused] = {}
         self.survived: dict[str, None] = {}
 
@@ -109,6 +114,8 @@ class Committer:
             group.due = begun + GROUP_TIME
         group.units.append(Unit(handled, sends))
         group.size += len(handled)
+        for memory, identity in self._done(handled):
+            memory.expect(identity)
 
     def close_if_full(self, most: int, now: float) -> None:
         """Write the open transaction if it holds `most` messages, or has been open for its time."""
@@ -157,7 +164,9 @@ class Committer:
 
     def _sends(self, handled: Handled) -> Sequence[Send]:
         message, outcome = handled.message, handled.outcome
-        if outcome.result == "done":
+        if outcome.result == "duplicate":
+            sends = ()
+        elif outcome.result == "done":
             sends = settle(self._transport, handled.service, message, outcome)
         else:
             with recipe_context(_recipe_id(message)), self._observers.settling(handled):
@@ -207,12 +216,23 @@ class Committer:
             self._begin([unit])
 
     def _confirmed(self, units: Sequence[Unit]) -> None:
-        handled = [one for unit in units for one in unit.handled]
+        self.confirmed = handled = [one for unit in units for one in unit.handled]
         for one in handled if self.refused or self.survived else ():
             self.refused.pop(one.message.message_id, None)
             self.survived.pop(one.message.message_id, None)
+        for memory, identity in self._done(handled):
+            memory.record([identity])
         if self._observers:
             self._observers.committed(handled)
+
+    def _done(self, handled: Sequence[Handled]) -> Iterator[tuple[Remembered, str]]:
+        """The identities of what is to be remembered.
+
+        Not of what was rejected: if somebody mends the cause and sends the dead letter in again, it counts.
+        """
+        for one in handled if self.memories else ():
+            if one.outcome.result == "done" and one.service in self.memories:
+                yield self.memories[one.service], identity_of(one.message)
 
     def _lost(self, units: Sequence[Unit], error: Disconnected) -> None:
         _log.warning("what was handled could not be committed and will be handled again: %s", error)
@@ -236,6 +256,8 @@ class Committer:
         handled = [one for unit in units for one in unit.handled]
         for one in handled:
             self.note_survival(one.message)
+        for memory, identity in self._done(handled):
+            memory.forget([identity])
         self._observers.uncommitted(handled, reason)
 
 

@@ -23,7 +23,7 @@ from parvis.service.identity import identity_of
 from parvis.service.time_limit import OutOfTime, call_within
 from parvis.transport.base import Message, Send
 
-Result = Literal["done", "reject", "retry", "fail", "timeout", "crash"]
+Result = Literal["done", "reject", "retry", "fail", "timeout", "crash", "duplicate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Outcome:
     Attributes:
         result: `done`; `reject`, bad input; `retry`, asked for by the service; `fail`, an unforeseen
             exception; `timeout`, it took longer than its node allows; `crash`, the process that handled
-            it died.
+            it died; `duplicate`, it was done before.
         sends: What to send.
         reason: Why it is not done.
         trace: The traceback of an unforeseen exception.

@@ -11,21 +11,22 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from parvis.config import STATE_DIRECTORY
 from parvis.observe.logs import process_label
 from parvis.recipe.envelope import MalformedMessage, parse_json
-from parvis.service.base import AnyService, BatchService
+from parvis.service.base import AnyBatchService, AnyService, BatchService
 from parvis.service.committing import GROUP_TIME, Committer, Refused, rejected
-from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
-from parvis.service.isolated import IsolatedService
+from parvis.service.handling import Outcome
 from parvis.service.observer import Handled, Observer
 from parvis.service.observers import Observers, default_observers
-from parvis.service.settling import CRASHES, count
+from parvis.service.remembered import Remembered
 from parvis.service.status import Status, StatusBroadcast, host_id
-from parvis.service.supervisor import is_orphan
+from parvis.service.supervisor import end_by_signal, is_orphan
+from parvis.service.worker import Worker
 from parvis.transport.base import BrokerRefused, Disconnected, Message, Transport
 
 COMMAND_TOPIC = "command"
@@ -38,29 +39,6 @@ _TRIES_AFTER_REFUSAL = 3
 _LONGEST_PAUSE = 30.0
 _PAUSE_TICK = 0.05
 _LONG = 1.0  # seconds of a handling before which the broker's confirmation is waited for
-_FADING = 0.9
-
-
-class _Subscribed:
-    """A service, its open batch, and how quick it is."""
-
-    def __init__(self, service: AnyService, prefetch: int) -> None:
-        self.service = service
-        self.prefetch = prefetch
-        # While one half of what the broker hands out is being committed, the other is handled.
-        self.group = 1 if service.commit_each else max(1, prefetch // 2)
-        self.isolated = IsolatedService(service)
-        self.batch = Batch()
-        self.batch_due = float("inf")
-        self.slowest = 0.0  # seconds of the longest handling of late; fades away
-
-    def take_batch(self) -> Batch:
-        batch, self.batch = self.batch, Batch()
-        self.batch_due = float("inf")
-        return batch
-
-    def note_time(self, seconds: float) -> None:
-        self.slowest = max(seconds, _FADING * self.slowest)
 
 
 class Host:
@@ -85,11 +63,12 @@ class Host:
     ) -> None:
         self._observers = Observers(default_observers(services[0].config) if observers is None else observers)
         self._transport = transport
-        self._subscribed = [_Subscribed(service, _window(service)) for service in services]
-        self._by_service = {subscribed.service: subscribed for subscribed in self._subscribed}
         self._committer = Committer(transport, self._observers, self._handle_again)
+        survived = self._committer.survived
+        self._workers = [Worker(service, self._observers, survived) for service in services]
+        self._by_service = {worker.service: worker for worker in self._workers}
         self._queue = queue
-        self._inbox: SimpleQueue[tuple[_Subscribed, Message] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[Worker, Message] | None] = SimpleQueue()
         self._stopping = False  # not an Event, whose lock a signal handler might find taken
         self._look_at = 0.0  # when to look at the clock for whatever is not a message
         description: dict[str, Any] = {
@@ -106,25 +85,50 @@ class Host:
         self._stopping = True
         self._inbox.put(None)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
+
     def run(self) -> None:
         """Run until `stop` is called or a shutdown command comes.
 
         Raises:
             Disconnected, BrokerRefused: There is no broker, or it does not let us do what we must.
         """
+        self._work(self._loop)
+
+    def run_one(self, wait: float) -> Outcome | None:
+        """Take one message, handle it, commit what came of it, and end.
+
+        Args:
+            wait: Seconds to wait for a message.
+
+        Returns:
+            What came of it; None if there was none, or if it could not be committed and will come again.
+
+        Raises:
+            Disconnected, BrokerRefused: As `run`.
+        """
+        for worker in self._workers:
+            worker.prefetch = 1
+        self._work(lambda: self._take_one_only(wait))
+        return next((handled.outcome for handled in self._committer.confirmed), None)
+
+    def _work(self, take_messages: Callable[[], None]) -> None:
         with process_label(workflows_service=self._names, workflows_host=host_id()):
             if self._connect():
-                self._run()
+                self._serve(take_messages)
 
-    def _run(self) -> None:
+    def _serve(self, take_messages: Callable[[], None]) -> None:
         self._status.start()
         self._status.set(Status.STARTING)
         try:
             with self._services_started():
-                self._observers.started(self._transport, [one.service for one in self._subscribed])
+                self._observers.started(self._transport, [one.service for one in self._workers])
                 self._subscribe()
                 _log.info("ready: %s on %s", ", ".join(sorted(self._classes)), host_id())
-                self._loop()
+                take_messages()
                 self._status.set(Status.SHUTDOWN)
                 self._drain()
             self._status.set(Status.END)
@@ -139,7 +143,7 @@ class Host:
     def _connect(self) -> bool:
         """Connect, in short attempts so that we can be told to stop; return whether there is a connection."""
         deadline = time.monotonic() + _CONNECT_LIMIT
-        while not self._stopping:
+        while not self._stopping and not is_orphan():
             try:
                 self._transport.connect(timeout=_CONNECT_ATTEMPT)
             except Disconnected as error:
@@ -153,22 +157,31 @@ class Host:
     @contextlib.contextmanager
     def _services_started(self) -> Generator[None]:
         with contextlib.ExitStack() as stack:
-            for subscribed in self._subscribed:
-                subscribed.service.start()
-                stack.callback(subscribed.service.stop)
-                stack.callback(subscribed.isolated.close)
+            for worker in self._workers:
+                worker.service.start()
+                stack.callback(worker.service.stop)
+                stack.callback(worker.close)
+                self._remember(worker)
             yield
 
+    def _remember(self, worker: Worker) -> None:
+        service = worker.service
+        if service.remember > 0:
+            directory = service.config.storage.get(STATE_DIRECTORY) and service.config.state_directory
+            name = f"{self._transport.namespace}.{self._queue or service.queue}.sqlite"
+            memory = Remembered(service.remember, directory / "handled" / name if directory else None)
+            worker.memory = self._committer.memories[service] = memory
+
     def _subscribe(self) -> None:
-        for subscribed in self._subscribed:
-            queue = self._queue or subscribed.service.queue
+        for worker in self._workers:
+            queue = self._queue or worker.service.queue
             self._transport.subscribe(
                 queue,
-                lambda message, subscribed=subscribed: self._inbox.put((subscribed, message)),
-                prefetch=subscribed.prefetch,
-                exclusive=subscribed.service.exclusive,
+                lambda message, worker=worker: self._inbox.put((worker, message)),
+                prefetch=worker.prefetch,
+                exclusive=worker.service.exclusive,
             )
-            self._observers.subscribed(subscribed.service, queue)
+            self._observers.subscribed(worker.service, queue)
         self._transport.subscribe_broadcast(COMMAND_TOPIC, self._on_command)
 
     def _on_command(self, message: Message) -> None:
@@ -196,7 +209,21 @@ class Host:
             if time.monotonic() >= self._look_at:
                 self._look_around()
 
-    def _next(self) -> tuple[_Subscribed, Message] | None:
+    def _take_one_only(self, wait: float) -> None:
+        deadline = time.monotonic() + wait
+        while not self._stopping and (left := deadline - time.monotonic()) > 0:
+            self._look_at = time.monotonic() + min(left, _TICK)
+            item = self._next()
+            if item is not None:
+                worker, message = item
+                self._status.set(Status.PROCESSING)
+                self._committer.add([worker.handle(message)], time.monotonic())
+                self._committer.finish()
+                return
+            if is_orphan():
+                return
+
+    def _next(self) -> tuple[Worker, Message] | None:
         """Return the next message, or None when there is something else to look at."""
         committer, inbox = self._committer, self._inbox
         if inbox.empty() and committer.has_open:
@@ -217,131 +244,88 @@ class Host:
         if is_orphan():
             _log.warning("the supervisor is gone: stopping")
             self.stop()
-        for subscribed in self._subscribed:
-            subscribed.isolated.close_if_idle()
-            if time.monotonic() >= subscribed.batch_due:
+        for worker in self._workers:
+            worker.close_child_if_idle()
+            if time.monotonic() >= worker.batch_due:
                 self._status.set(Status.PROCESSING)
-                self._close_batch(subscribed)
-        due = min(subscribed.batch_due for subscribed in self._subscribed)
+                self._close_batch(worker)
+        due = min(worker.batch_due for worker in self._workers)
         self._look_at = min(due, time.monotonic() + _TICK)
 
-    def _take(self, subscribed: _Subscribed, message: Message) -> None:
+    def _take(self, worker: Worker, message: Message) -> None:
         if message.connection != self._transport.connection:
-            self._committer.note_survival(message)
-            return  # delivered before the connection was lost: it comes again
+            self._give_up([message])
+            return
         refused = self._committer.refused.get(message.message_id)
         if refused is not None:
-            self._take_refused(subscribed, message, refused)
-        elif isinstance(subscribed.service, BatchService):
-            self._add_to_batch(subscribed, subscribed.service, message)
+            self._take_refused(worker, message, refused)
+        elif isinstance(worker.service, BatchService):
+            self._add_to_batch(worker, worker.service, message)
         else:
-            self._take_one(subscribed, message)
+            self._take_one(worker, message)
 
-    def _take_one(self, subscribed: _Subscribed, message: Message) -> None:
+    def _take_one(self, worker: Worker, message: Message) -> None:
         # What is done is not to wait for what takes long, nor the news that the broker refused it.
-        if subscribed.slowest > _LONG:
+        if worker.slowest > _LONG:
             self._committer.finish()
-        elif subscribed.slowest > GROUP_TIME:
+        elif worker.slowest > GROUP_TIME:
             self._committer.close()
         begun = time.monotonic()
-        handled = self._handle(subscribed, message)
+        handled = worker.handle(message)
         self._committer.add([handled], begun)
-        self._committer.close_if_full(subscribed.group, begun + handled.seconds)
-        if subscribed.service.commit_each:
+        self._committer.close_if_full(worker.group, begun + handled.seconds)
+        if worker.service.commit_each:
             self._committer.confirm()
 
-    def _handle(self, subscribed: _Subscribed, message: Message) -> Handled:
-        begun = time.monotonic()
-        if self._observers:
-            with self._observers.handling(subscribed.service, [message]):
-                outcome = self._outcome(subscribed, message)
-        else:
-            outcome = self._outcome(subscribed, message)
-        seconds = time.monotonic() - begun
-        subscribed.note_time(seconds)
-        return Handled(subscribed.service, message, outcome, seconds)
-
     def _handle_again(self, service: AnyService, message: Message) -> Handled:
-        return self._handle(self._by_service[service], message)
+        return self._by_service[service].handle(message)
 
-    def _outcome(self, subscribed: _Subscribed, message: Message) -> Outcome:
-        if self._is_suspect(message):
-            return subscribed.isolated.handle([message])[0]
-        return handle(subscribed.service, message)
-
-    def _is_suspect(self, message: Message) -> bool:
-        """Whether a process may have died of this message."""
-        if count(message, CRASHES) > 0:
-            return True
-        return message.redelivered and message.message_id not in self._committer.survived
-
-    def _take_refused(self, subscribed: _Subscribed, message: Message, refused: Refused) -> None:
+    def _take_refused(self, worker: Worker, message: Message, refused: Refused) -> None:
         """Try a message once more whose settling was refused, on its own, and with less each time."""
-        self._close_batch(subscribed)
+        self._close_batch(worker)
         self._committer.finish()
         if refused.times > 0:
             self._pause(min(2.0 ** (refused.times - 1), _LONGEST_PAUSE))
         if message.connection != self._transport.connection or self._stopping:
             return
         if refused.times < _TRIES_AFTER_REFUSAL:
-            self._committer.add([self._handle(subscribed, message)], time.monotonic())
+            self._committer.add([worker.handle(message)], time.monotonic())
         elif refused.times == _TRIES_AFTER_REFUSAL:
-            handled = rejected(subscribed.service, message, refused.reason)
+            handled = rejected(worker.service, message, refused.reason)
             self._committer.add([handled], time.monotonic())
         elif refused.times == _TRIES_AFTER_REFUSAL + 1:
-            self._committer.set_aside(rejected(subscribed.service, message, refused.reason), refused.reason)
+            self._committer.set_aside(rejected(worker.service, message, refused.reason), refused.reason)
         else:
             _log.error("handed back to the broker for good: a message that it lets nobody set aside")
             with contextlib.suppress(Disconnected, BrokerRefused):
                 self._transport.refuse(message)
         self._committer.finish()
 
-    def _add_to_batch(
-        self, subscribed: _Subscribed, service: BatchService[Any, Any], message: Message
-    ) -> None:
-        if subscribed.batch.messages and subscribed.batch.messages[0].connection != message.connection:
-            for lost in subscribed.take_batch().messages:  # all of it comes again
-                self._committer.note_survival(lost)
-        batch = subscribed.batch
-        if not batch.messages:
-            subscribed.batch_due = time.monotonic() + service.batch_wait
-            self._look_at = min(self._look_at, subscribed.batch_due)
-        work = read(service, message)
-        batch.messages.append(message)
-        batch.work.append(work)
-        full = len(batch.messages) >= service.batch_size
-        # What cannot be read is set aside at once: that needs the acknowledgement of all that came before it.
-        if full or isinstance(work, Outcome) or self._closes(service, batch):
-            self._close_batch(subscribed)
+    def _add_to_batch(self, worker: Worker, service: AnyBatchService, message: Message) -> None:
+        if worker.batch.messages and worker.batch.messages[0].connection != message.connection:
+            self._give_up(worker.take_batch().messages)
+        if worker.gather(service, message):
+            self._close_batch(worker)
+        else:
+            self._look_at = min(self._look_at, worker.batch_due)
 
-    def _closes(self, service: BatchService[Any, Any], batch: Batch) -> bool:
-        try:
-            return service.closes_batch(batch.readable())
-        except Exception:
-            # The same message will fail in process_batch, where the fault is charged to it.
-            service.log.exception("closes_batch failed")
-            return True
-
-    def _close_batch(self, subscribed: _Subscribed) -> None:
-        service = subscribed.service
-        batch = subscribed.take_batch()
+    def _close_batch(self, worker: Worker) -> None:
+        service = worker.service
+        batch = worker.take_batch()
         if not batch.messages or not isinstance(service, BatchService):
             return
         self._committer.close()  # what is done is not to wait for a batch
         if batch.messages[0].connection != self._transport.connection:
-            for lost in batch.messages:
-                self._committer.note_survival(lost)
+            self._give_up(batch.messages)
             return
         begun = time.monotonic()
-        with self._observers.handling(service, batch.messages):
-            if any(map(self._is_suspect, batch.messages)):
-                outcomes = subscribed.isolated.handle(batch.messages)
-            else:
-                outcomes = handle_batch(service, batch)
-        share = (time.monotonic() - begun) / len(batch.messages)
-        pairs = zip(batch.messages, outcomes, strict=True)
-        self._committer.add([Handled(service, message, outcome, share) for message, outcome in pairs], begun)
+        self._committer.add(worker.handle_batch(service, batch), begun)
         self._committer.close()
+
+    def _give_up(self, messages: Sequence[Message]) -> None:
+        """Let go of messages of a connection that was lost: they come again."""
+        for message in messages:
+            self._committer.note_survival(message)
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -350,18 +334,18 @@ class Host:
 
     def _drain(self) -> None:
         """Handle the open batches; what else was handed out goes back when we disconnect."""
-        for subscribed in self._subscribed:
-            self._close_batch(subscribed)
+        for worker in self._workers:
+            self._close_batch(worker)
         self._committer.finish()
 
 
-def _window(service: AnyService) -> int:
-    """How many messages the broker may hand out to a service in advance."""
-    # A batch must be able to fill up while an earlier one is being handled.
-    return 2 * service.batch_size if isinstance(service, BatchService) else service.prefetch
-
-
 def stop_on_signals(host: Host) -> None:
-    """Have SIGTERM and SIGINT end the host in good order."""
+    """Have SIGTERM and SIGINT end the host in good order, and the second of them the process, at once."""
+
+    def stop(number: int, _frame: object) -> None:
+        if host.is_stopping:
+            end_by_signal(number)
+        host.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: host.stop())
+        signal.signal(number, stop)

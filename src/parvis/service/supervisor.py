@@ -85,6 +85,17 @@ class Supervisor:
         """Ask for the end. May be called from a signal handler, so it takes no lock."""
         self._stopping = True
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for supervised in self._supervised:
+            if supervised.process is not None:
+                supervised.process.kill()
+
     def run(self) -> None:
         """Run until `stop` is called or all processes have ended well, then stop those that are left."""
         try:
@@ -127,9 +138,22 @@ class Supervisor:
 
 
 def stop_supervisor_on_signals(supervisor: Supervisor) -> None:
-    """Have SIGTERM and SIGINT end the supervisor and all its processes."""
+    """Have SIGTERM and SIGINT end the supervisor and all its processes, and the second of them at once."""
+
+    def stop(number: int, _frame: object) -> None:
+        if supervisor.is_stopping:
+            supervisor.kill()
+            end_by_signal(number)
+        supervisor.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: supervisor.stop())
+        signal.signal(number, stop)
+
+
+def end_by_signal(number: int) -> None:
+    """End this process by a signal, as one that does not know it would."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def is_orphan() -> bool:
