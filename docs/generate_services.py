@@ -107,6 +107,11 @@ def facts(service: type[AnyService]) -> str:
         said.append("One instance at a time gets the messages of the queue; others stand by.")
     if service.plain_messages:
         said.append("Takes plain messages, too.")
+    if service.fan_outs:
+        outputs = ", ".join(f"`{output}`" for output in service.fan_outs)
+        said.append(
+            f"What leaves at {outputs} is [held back](../explanation/flow-control.md) where it is too much."
+        )
     return " ".join(said)
 
 
