@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,6 +89,38 @@ def test_a_delayed_message_survives_kill_9_and_comes_in_time(journal: Path) -> N
         client.subscribe("/queue/a", "client")
         assert client.bodies(1) == ["later"]
         assert client.nothing()
+
+
+def test_what_consumers_held_at_kill_9_comes_marked_and_nothing_else(journal: Path) -> None:
+    with process(journal) as (broker, port), RawClient(port) as client:
+        for number in range(6):
+            client.send("/queue/a", str(number), **FOR_EVER)
+        client.subscribe("/queue/a", "client-individual", more={"activemq.prefetchSize": "3"})
+        held = [client.message() for _ in range(3)]
+        client.ack(held[1])
+        assert client.message().body == b"3"
+        broker.kill()
+    with running(journal) as broker, RawClient(broker.port) as client:
+        client.subscribe("/queue/a", "client")
+        messages = [client.message() for _ in range(5)]
+    marked = [(message.body, message.headers.get("redelivered")) for message in messages]
+    assert marked == [(b"0", "true"), (b"2", "true"), (b"3", "true"), (b"4", None), (b"5", None)]
+
+
+def test_a_message_that_takes_the_machine_down_is_marked_each_time(journal: Path) -> None:
+    counts: list[str | None] = []
+    with process(journal) as (broker, port), RawClient(port) as client:
+        client.send("/queue/a", "poison", **FOR_EVER)
+        client.send("/queue/a", "harmless", **FOR_EVER)
+        broker.kill()
+    for _ in range(3):
+        with process(journal) as (broker, port), RawClient(port) as client:
+            client.subscribe("/queue/a", "client", more={"activemq.prefetchSize": "1"})
+            message = client.message()
+            assert message.body == b"poison"
+            counts.append(message.headers.get("JMSXDeliveryCount"))
+            broker.kill()
+    assert counts == [None, "2", "3"]
 
 
 def test_dead_letters_survive(journal: Path) -> None:
@@ -232,9 +262,13 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="damaged or something else"):
         BrokerThread(settings=Settings(journal=text)).start()
     other = tmp_path / "other.db"
-    with sqlite3.connect(other) as connection:
+    with closing(sqlite3.connect(other)) as connection:
         connection.execute("CREATE TABLE precious (x)")
     with pytest.raises(JournalError, match="no journal of this broker"):
+        BrokerThread(settings=Settings(journal=other)).start()
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute(f"PRAGMA user_version = {0x50415201}")
+    with pytest.raises(JournalError, match="another version of this broker"):
         BrokerThread(settings=Settings(journal=other)).start()
     with pytest.raises(JournalError, match="Cannot open the journal"):
         BrokerThread(settings=Settings(journal=tmp_path / "none" / "x.db")).start()
@@ -246,33 +280,3 @@ def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path: Path) -> N
     assert done.returncode == 1
     assert done.stderr.startswith("Cannot open the journal")
     assert "Traceback" not in done.stderr
-
-
-FULL_DISK = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
-import signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from parvis.transport.embedded.__main__ import main
-sys.exit(main(["--port", "0", "--journal", sys.argv[1]]))
-"""
-
-
-def test_a_full_disk_confirms_nothing_and_ends_the_broker_loudly(journal: Path) -> None:
-    assert resource.RLIMIT_FSIZE  # a limit on the size of files is a full disk that does not hurt others
-    command = [sys.executable, "-c", FULL_DISK, str(journal)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as broker:
-        assert broker.stdout is not None
-        port = int(broker.stdout.readline().split(":")[1].split(",")[0])
-        confirmed = 0
-        with RawClient(port) as client, contextlib.suppress(ConnectionError):
-            for _ in range(100):
-                client.send("/queue/a", bytes(20_000), **FOR_EVER)
-                confirmed += 1
-        _, said = broker.communicate(timeout=20)
-        assert broker.returncode == 1
-    assert "Cannot write the journal" in said
-    assert "Traceback" not in said
-    assert 0 < confirmed < 100
-    with running(journal) as again:
-        assert again.statistics()[0].size >= confirmed

@@ -208,6 +208,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def give_up(self, reason: str = "") -> None:
         """End with the ERROR frame, if there is a reason for one, without all that waited before it."""
+        if self._finished:
+            return
         if reason and not self.session.closing:
             self.session.refuse(reason)
         self.session.close()

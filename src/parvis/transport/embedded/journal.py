@@ -105,10 +105,17 @@ class Journal:
         try:
             path.touch(mode=0o600)
             self._connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise self._error("open", error) from error
+        try:
             self._open(sync)
             self._room = self._find_room()
         except (OSError, sqlite3.Error) as error:
+            self.close()
             raise self._error("open", error) from error
+        except JournalError:
+            self.close()
+            raise
 
     def _open(self, sync: bool) -> None:
         execute = self._connection.execute

@@ -222,12 +222,12 @@ class Broker:
         self.wake()
 
     def hold(self, connection: Connection) -> None:
-        """A producer was paused because memory is short."""
-        if not self._held:
+        """A producer was paused because memory is short, or the disk cannot keep up."""
+        memory = self.destinations.memory
+        if memory.used > memory.limit and not self._held:
             _log.warning(
-                "%d MiB of messages are in memory, the limit is %d: producers are made to wait",
-                self.destinations.memory.used // MEBIBYTE,
-                self.destinations.memory.limit // MEBIBYTE,
+                "More than %d MiB of messages are in memory: producers are made to wait for consumers",
+                memory.limit // MEBIBYTE,
             )
         self._held.add(connection)
 
