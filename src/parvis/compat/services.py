@@ -35,6 +35,7 @@ from parvis.service.registry import BrokenService, UnknownService, find_services
 from parvis.service.settling import CRASHES, count, settle
 from parvis.transport.base import Message, Send, Transport
 
+_IDLE = 10.0  # seconds; each time that they have passed is a status that is broadcast
 _OURS = ("parvis", "parvis_services", "parvis_wrappers")
 
 
@@ -62,12 +63,8 @@ class ServiceAdapter(CommonService):
         self._headers: list[Mapping[str, Any]] = []
         self._batch_due = float("inf")
         self._settling = SettlingTransport(cast("CommonTransport", self.transport))
-        window = service.prefetch
-        if isinstance(service, BatchService):
-            window = 2 * service.batch_size
-            self._register_idle(service.batch_wait, self._look_around)
-        else:
-            self._register_idle(10, self._look_around)
+        self._register_idle(_IDLE, self._look_around)
+        window = 2 * service.batch_size if isinstance(service, BatchService) else service.prefetch
         self._settling.theirs.subscribe(
             service.queue,
             self._take,
@@ -103,6 +100,7 @@ class ServiceAdapter(CommonService):
     ) -> None:
         if not self._batch.messages:
             self._batch_due = time.monotonic() + service.batch_wait
+            self._register_idle(service.batch_wait, self._look_around)
         work = read(service, message)
         self._batch.messages.append(message)
         self._batch.work.append(work)
@@ -127,6 +125,7 @@ class ServiceAdapter(CommonService):
     def _close_batch(self) -> None:
         batch, headers = self._batch, self._headers
         self._batch, self._headers, self._batch_due = Batch(), [], float("inf")
+        self._register_idle(_IDLE, self._look_around)
         if not headers or not isinstance(self._service, BatchService):
             return
         if any(_killed_somebody(message) for message in batch.messages):
