@@ -14,6 +14,7 @@ from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.recipe.graph import Recipe
 from parvis.recipe.library import find_recipe, recipe_directories
+from parvis.recipe.policy import PRIORITY, PRIORITY_PARAMETER, PolicyError, priority_of
 from parvis.recipe.problem import RecipeError
 from parvis.recipe.template import fill_recipe
 from parvis.recipe.watch import WATCH_PARAMETER, add_watcher, failure_message, is_watch_topic
@@ -45,7 +46,8 @@ class DispatchRequest(Model):
         recipes: Names of recipes to run, as one.
         custom_recipe: A recipe to run, written out.
         parameters: What to fill in, and what the dispatcher itself reads: `ispyb_dcid`, `ispyb_process`,
-            `guid`, `ispyb_wait_for_runstatus`, `dispatcher_timeout`, `dispatcher_error_queue`.
+            `guid`, `parvis_priority`, `ispyb_wait_for_runstatus`, `dispatcher_timeout`,
+            `dispatcher_error_queue`.
     """
 
     recipes: list[str] = Field(default_factory=list)
@@ -116,7 +118,7 @@ class Dispatcher(Service[DispatchRequest, Anything]):
                 recipe_id, own_headers(step.header), message, filtered | {"parameters": parameters}, content
             )
             write_entry(self.config.logbook_location, entry)
-        environment = {"ID": recipe_id}
+        environment: dict[str, Any] = {"ID": recipe_id, **_priority(parameters)}
         user = _user(step.header, parameters)
         if user:
             environment[USER] = user
@@ -221,6 +223,15 @@ def _number(parameters: Mapping[str, Any], name: str, default: float) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise Reject(f"{name} must be a number, not {str(value)[:80]!r}") from None
+
+
+def _priority(parameters: Mapping[str, Any]) -> dict[str, int]:
+    """The part of the recipe environment that says how urgent the job is, if anybody said so."""
+    try:
+        priority = priority_of({PRIORITY: parameters.get(PRIORITY_PARAMETER)})
+    except PolicyError as error:
+        raise Reject(f"{PRIORITY_PARAMETER}: {error}") from error
+    return {} if priority is None else {PRIORITY: priority}
 
 
 def _watched(recipe: dict[str, Any], topic: Any) -> dict[str, Any]:

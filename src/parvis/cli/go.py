@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import socket
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -96,6 +97,11 @@ Examples:
 @click.option("-n", "--no-dcid", is_flag=True, help="Start without a data collection.")
 @click.option("-p", "--reprocessing", is_flag=True, help="The number is the ID of a processing job in ISPyB.")
 @click.option("-a", "--autoprocscalingid", metavar="APSID", help="ID of an auto processing scaling in ISPyB.")
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 9),
+    help="Priority of the messages of the job, from 0 to 9, where the recipe says none.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Show the message before it is sent.")
 @click.option("--dry-run", is_flag=True, help="Do everything except sending the message.")
 @click.option("--drop", is_flag=True, hidden=True, help="Write the drop file straight away.")
@@ -117,6 +123,7 @@ def go(
     no_dcid: bool,
     reprocessing: bool,
     autoprocscalingid: str | None,
+    priority: int | None,
     verbose: bool,
     dry_run: bool,
     drop: bool,
@@ -149,6 +156,10 @@ def go(
         parameters["ispyb_autoprocscalingid"] = _positive(
             autoprocscalingid, "Invalid auto processing scaling ID given."
         )
+    if priority is not None:
+        from parvis.recipe.policy import PRIORITY_PARAMETER
+
+        parameters[PRIORITY_PARAMETER] = priority
     say = _Speaker(as_json)
     say.plan(names, recipe_file, identifier, reprocessing)
     job = _Submission(config, message, say, dry_run=dry_run, wait=wait)
@@ -278,6 +289,7 @@ class _Submission:
         from parvis.cli.submit import leave, submit
         from parvis.recipe.envelope import dump_json
         from parvis.recipe.watch import WATCH_HINT, WATCH_PARAMETER
+        from parvis.service.identity import FIRST_SEEN
         from parvis.transport.base import Send
 
         watch = None
@@ -286,7 +298,8 @@ class _Submission:
             topic = f"transient.{WATCH_HINT}.{uuid.uuid4()}"
             watch = (topic, self._inbox.put)
             content = content | {"parameters": content["parameters"] | {WATCH_PARAMETER: topic}}
-        transport = submit(self._config, Send(QUEUE, dump_json(content), self._headers), _PATIENCE, watch)
+        headers = {**self._headers, FIRST_SEEN: str(time.time_ns() // 1_000_000)}
+        transport = submit(self._config, Send(QUEUE, dump_json(content), headers), _PATIENCE, watch)
         if watch is None:
             leave(transport)
         return transport

@@ -119,7 +119,7 @@ class Job:
             _, service, reason = self.dead_letters[0]
             number = len(self.dead_letters)
             what = "A message was" if number == 1 else f"{number} messages were, the first"
-            return f"{what} set aside as a dead letter by {service}: {reason}"
+            return f"{what} given up by {service}: {reason}"
         if not self._is_complete:
             ended = [watcher for watcher in self._watchers.values() if watcher.success is False]
             seen = sum(watcher.seen or 0 for watcher in ended)

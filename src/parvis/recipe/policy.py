@@ -17,6 +17,7 @@ RETRIES = "retries"
 RETRY_DELAY = "retry-delay"
 TIMEOUT = "timeout"
 PRIORITY = "priority"
+PRIORITY_PARAMETER = "parvis_priority"  # of a request: becomes `priority` of the recipe environment
 POLICY_KEYS = (RETRIES, RETRY_DELAY, TIMEOUT, PRIORITY)
 
 MOST_RETRIES = 1000

@@ -93,6 +93,15 @@ def test_the_recipe_says_on_whose_behalf_it_runs(config: Config, recipes: Path) 
     assert on_behalf_of(run(Dispatcher, request, config=bare)) is None
 
 
+def test_the_priority_of_the_request_is_that_of_the_messages(config: Config, recipes: Path) -> None:
+    done = dispatch(config, "mine", ispyb_dcid=GRID, parvis_priority="8")
+    assert [sent.environment["priority"] for sent in done.everything] == [8]
+    assert [send.priority for send in done.outcome.sends] == [8]
+    wrong = dispatch(config, "mine", ispyb_dcid=GRID, parvis_priority="high")
+    expected = 'parvis_priority: priority must be a whole number from 0 to 9, it is "high"'
+    assert wrong.outcome.reason.startswith(expected)
+
+
 def test_a_recipe_is_filled_with_what_the_database_says(config: Config, recipes: Path) -> None:
     done = dispatch(config, "mine", ispyb_dcid=GRID)
     assert started(done) == {
