@@ -18,8 +18,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from parvis.config import Config, ConfigError
-from parvis.observe.metrics import FIRST_SEEN, Metrics, start_metrics
+from parvis.observe.metrics import Metrics, start_metrics
 from parvis.service.host import Host
+from parvis.service.identity import FIRST_SEEN
 from parvis.transport.base import Message
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from parvis import __version__
 from parvis.config import Config, ConfigError
 from parvis.service.failure import REASON
+from parvis.service.identity import FIRST_SEEN
 from parvis.service.observer import Handled, Observer
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from parvis.transport.base import Message, Send, Transport
 
 _log = logging.getLogger("parvis.metrics")
-
-FIRST_SEEN: Final = "parvis-first-seen"
-"""Header with the time at which the recipe was asked for: milliseconds since 1970."""
 
 _PORTS: Final = 100  # how many ports are tried, from the one asked for
 _MOST_DIGITS: Final = 16

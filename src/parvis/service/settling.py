@@ -129,10 +129,15 @@ def _again(service: AnyService, message: Message, outcome: Outcome, policy: Poli
     if first is None:
         first = outcome.after if outcome.after is not None else _FIRST_DELAY
     delay = min(first * 2 ** min(so_far, _MOST_DOUBLINGS), max(_LONGEST_DELAY, first))
+    return once_more(message, {header: str(so_far + 1)}, delay)
+
+
+def once_more(message: Message, headers: Mapping[str, str], delay: float = 0) -> Send:
+    """Return what sends a message to its queue once more, with `headers` added, after `delay` seconds."""
     return Send(
         message.destination,
         message.body,
-        own_headers(message.headers) | _kept(message) | {header: str(so_far + 1)},
+        {**own_headers(message.headers), **_kept(message), **headers},
         delay=delay,
         priority=_number(message.headers, "priority"),
         expiration=_remaining(message),

@@ -173,8 +173,11 @@ class StompTransport(Transport):
         selector: str | None = None,
         absolute: bool = False,
         individual: bool = False,
+        priority: int = 0,
     ) -> int:
         """As `Transport.subscribe`; `*` and `>` in `queue` are wildcards where the broker has them.
+
+        Of several consumers of a queue the one with the highest `priority` (to 127) gets messages first.
 
         Raises:
             ValueError: `queue` cannot name a queue, or `prefetch` is less than 1.
@@ -189,6 +192,8 @@ class StompTransport(Transport):
         headers["activemq.prefetchSize"] = headers["prefetch-count"] = str(prefetch)
         if exclusive:
             headers["activemq.exclusive"] = "true"
+        if priority:
+            headers["activemq.priority"] = str(priority)
         if selector is not None:
             headers["selector"] = selector
         return self._subscribe(headers, callback)
