@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -217,6 +218,20 @@ def test_delayed_broadcast(connect: Connect) -> None:
     transport.subscribe_broadcast("news", inbox)
     transport.send(Send("news", b"later", kind="topic", delay=0.1))
     assert inbox.get().body == b"later"
+
+
+def test_topic_of_one_listener_leaves_nothing_behind(vhost: VirtualHost, connect: Connect) -> None:
+    topic = f"transient.go.{uuid.uuid4()}"
+    sender, listener, inbox = connect(), connect(), Inbox()
+    exchanges = len(vhost.api("GET", "exchanges"))
+    listener.subscribe_broadcast(topic, inbox)
+    sender.send(Send(topic, b"result", kind="topic"))
+    message = inbox.get()
+    assert (message.body, message.destination) == (b"result", topic)
+    listener.disconnect()
+    sender.send(Send(topic, b"nobody is there", kind="topic"))
+    assert sender.is_connected
+    wait_until(lambda: len(vhost.api("GET", "exchanges")) == exchanges, 10, "the exchange to go")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -22,10 +23,13 @@ ID_HEADER: Final = "parvis-id"
 ORIGIN: Final = "original-destination"
 DEAD: Final = "dlq."
 DELAY: Final = "parvis.delay."
+ONE_OFF_EXCHANGE: Final = "amq.direct"
 DELIVERY_LIMIT: Final = 20
 """Times that the broker hands a message out again before it makes it a dead letter. High enough for our own
 counts, which know the reason, to come first; RabbitMQ 4 has the same by default."""
 
+# A topic of one listener's own, such as that of somebody who waits for results
+_ONE_OFF: Final = re.compile(r"(.*\.)?transient\..+\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TEMPORARY_LASTS: Final = 60_000  # ms for which a temporary queue survives that nobody listens to it
 _LONGEST_NAME: Final = 255  # bytes of a header's name
 # What the broker notes on a message when it moves it; not to be sent again.
@@ -113,13 +117,25 @@ def listen_to_queue(name: str, prefetch: int, *, exclusive: bool) -> Listening:
 
 
 def listen_to_topic(name: str) -> Listening:
-    """Hear a broadcast, by a queue of our own that ends with the connection."""
+    """Hear a broadcast, by a queue of our own that ends with the connection.
+
+    A topic `transient.<hint>.<uuid>` goes through an exchange that every broker has, with its name as routing
+    key, so that nothing of it stays, and nobody fails who sends to it when it is over. It has an exchange of
+    its own beside, for senders that know topics as exchanges only; that ends with the queue.
+    """
+    declare = spec.Queue.Declare(queue="", exclusive=True, auto_delete=True)
+    bind = spec.Queue.Bind(queue="", exchange=name, routing_key="")
+    consume = spec.Basic.Consume(queue="", consumer_tag="", no_ack=True)
+    if not _ONE_OFF.fullmatch(name):
+        return Listening(name, "topic", [declare, bind, consume], [topic_exchange(name)])
     methods = [
-        spec.Queue.Declare(queue="", exclusive=True, auto_delete=True),
-        spec.Queue.Bind(queue="", exchange=name, routing_key=""),
-        spec.Basic.Consume(queue="", consumer_tag="", no_ack=True),
+        spec.Exchange.Declare(exchange=name, type="fanout", auto_delete=True),
+        declare,
+        bind,
+        spec.Queue.Bind(queue="", exchange=ONE_OFF_EXCHANGE, routing_key=name),
+        consume,
     ]
-    return Listening(name, "topic", methods, [topic_exchange(name)])
+    return Listening(name, "topic", methods)
 
 
 def listen_to_temporary(name: str) -> Listening:
@@ -216,11 +232,16 @@ def publication(send: Send, namespace: str) -> Publication:
         raise ValueError(f"header {min(forbidden)!r} of a message to {send.destination} is the transport's")
     name = full_name(namespace, send.destination, absolute=send.absolute)
     is_topic = send.kind == "topic"
-    needs: list[Declaration] = [topic_exchange(name)] if is_topic else []
-    exchange, routing_key = (name, "") if is_topic else ("", name)
+    needs: list[Declaration] = []
+    exchange, routing_key = "", name
+    if is_topic and _ONE_OFF.fullmatch(name):
+        exchange = ONE_OFF_EXCHANGE
+    elif is_topic:
+        exchange, routing_key = name, ""
+        needs.append(topic_exchange(name))
     if send.delay > 0:
         milliseconds = delay_milliseconds(send.delay)
-        topic = name if is_topic else ""
+        topic = exchange
         needs += [] if is_topic else [Declaration(f"queue {name}", f"queue {name}", _passive(name))]
         needs.append(delay_queue(milliseconds, topic))
         exchange = delay_name(milliseconds, topic)
@@ -292,7 +313,8 @@ def received(
     token: str,
 ) -> Message:
     """The message that was delivered; `token` as of `Message`."""
-    name = delivery.exchange if is_topic else delivery.routing_key
+    own_exchange = is_topic and delivery.exchange != ONE_OFF_EXCHANGE
+    name = delivery.exchange if own_exchange else delivery.routing_key
     table = cast("Mapping[Any, Any]", properties.headers or {})
     headers = {_text(key): _text(value) for key, value in table.items()}
     message_id = properties.message_id or headers.get(ID_HEADER) or f"{connection}.{subscription}.{token}"
