@@ -27,6 +27,7 @@ from parvis.compat.settings import configured_transport
 from parvis.transport.base import BrokerRefused, Disconnected, Kind, Message, Send, Transport, TransportError
 
 _log = logging.getLogger("parvis.compat")
+_CONNECT_TIMEOUT: Final = 5.0
 _WIDEST: Final = 65_535  # messages in advance, where no bound is asked for
 
 Around = Callable[[Message, Callable[[], None]], None]
@@ -102,7 +103,7 @@ class ParvisTransport(CommonTransport):
         transport = self._given or configured_transport()
         if self._given is None:
             try:
-                transport.connect()
+                transport.connect(_CONNECT_TIMEOUT)
             except TransportError as error:
                 raise workflows.Disconnected(str(error)) from None
         self._transport = transport
