@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from parvis import __version__
 from parvis.config import Config, ConfigError
 from parvis.service.failure import REASON
-from parvis.service.identity import FIRST_SEEN
+from parvis.service.identity import FIRST_SEEN, IDENTITY, identity_of
 from parvis.service.observer import Handled, Observer
 
 if TYPE_CHECKING:
@@ -102,9 +102,10 @@ class Metrics(Observer):
         self.port: int | None = None
         self._close: Callable[[], None] | None = None
         self._places: dict[tuple[str, str], _Place] = {}
+        self._depth: Callable[[], int] = int
         self._began = 0.0
-        # Of messages whose transaction is under way: when it was written, and whether a dead letter is in it.
-        self._written: dict[str, tuple[float, bool]] = {}
+        # Of messages whose transaction is under way: when it was written, and what counts it, if anything.
+        self._written: dict[str, tuple[float, Counter | None]] = {}
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(name, about, labels, registry=registry)
@@ -158,10 +159,13 @@ class Metrics(Observer):
             return
         raise ConfigError(f"metrics cannot be served: no port from {ports[0]} to {ports[-1]} is free")
 
+    def inbox(self, depth: Callable[[], int]) -> None:
+        self._depth = depth
+
     def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
         for service in services:
             self._place(service, service.queue)  # so that it is there before the first message
-        self.registry.register(_Connection(transport))
+        self.registry.register(_Now(transport, services, self._depth))
 
     def handling(
         self,
@@ -173,8 +177,7 @@ class Metrics(Observer):
 
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
         message = handled.message
-        dead = handled.outcome.result != "done" and any(REASON in send.headers for send in sends)
-        self._written[message.message_id] = (time.monotonic(), dead)
+        self._written[message.message_id] = (time.monotonic(), self._fate(handled, sends))
         arrived = _milliseconds(message, "timestamp")
         # ActiveMQ says when a delayed message was sent, and not how long it was to be held back.
         if arrived and "scheduledJobId" not in message.headers:
@@ -186,9 +189,10 @@ class Metrics(Observer):
         now = time.monotonic()
         wait = 0.0
         for one in handled:
-            written, dead = self._written.pop(one.message.message_id, (now, True))
+            # What is set aside with little but its body was never announced.
+            written, fate = self._written.pop(one.message.message_id, (now, self._dead_letters))
             wait = max(wait, now - written)
-            self._count(one, dead)
+            self._count(one, fate)
         self._commit_wait.observe(wait)
         self._commit_size.observe(len(handled))
 
@@ -204,7 +208,16 @@ class Metrics(Observer):
     def card(self) -> Mapping[str, Any]:
         return {"metrics": self.port}
 
-    def _count(self, handled: Handled, dead: bool) -> None:
+    def _fate(self, handled: Handled, sends: Sequence[Send]) -> Counter | None:
+        """What counts a message that is tried again or a dead letter; None if error nodes get it."""
+        if handled.outcome.result not in _RESULTS:
+            return None
+        if any(REASON in send.headers for send in sends):
+            return self._dead_letters
+        again = identity_of(handled.message)
+        return self._retries if any(send.headers.get(IDENTITY) == again for send in sends) else None
+
+    def _count(self, handled: Handled, fate: Counter | None) -> None:
         message, result = handled.message, handled.outcome.result
         place = self._place(handled.service, message.destination)
         place.count(result)
@@ -212,9 +225,8 @@ class Metrics(Observer):
         first_seen = _milliseconds(message, FIRST_SEEN)
         if first_seen:
             place.latency.observe(max(0.0, time.time() - first_seen / 1000))
-        if result in _RESULTS:
-            counter = self._dead_letters if dead else self._retries
-            counter.labels(handled.service.name, message.destination).inc()
+        if fate is not None:
+            fate.labels(handled.service.name, message.destination).inc()
 
     def _place(self, service: AnyService, queue: str) -> _Place:
         labels = (service.name, queue)
@@ -252,21 +264,36 @@ def _milliseconds(message: Message, header: str) -> int:
     return int(value) if value.isdecimal() and len(value) < _MOST_DIGITS else 0
 
 
-class _Connection:
-    """What is looked up when somebody asks: how the connection to the broker is."""
+class _Now:
+    """What is looked up when somebody asks: how things are at this moment."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(
+        self, transport: Transport, services: Sequence[AnyService], depth: Callable[[], int]
+    ) -> None:
         self._transport = transport
+        self._services = services
+        self._depth = depth
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        connected = GaugeMetricFamily("parvis_connected", "1 while there is a connection to the broker")
-        connected.add_metric((), float(self._transport.is_connected))
-        yield connected
-        again = CounterMetricFamily("parvis_reconnections", "How often a lost connection was made again")
-        again.add_metric((), max(0, self._transport.connection - 1))
-        yield again
+        connected = float(self._transport.is_connected)
+        yield GaugeMetricFamily("parvis_connected", "1 while there is a connection to the broker", connected)
+        yield CounterMetricFamily(
+            "parvis_reconnections",
+            "How often a lost connection was made again",
+            max(0, self._transport.connection - 1),
+        )
+        yield GaugeMetricFamily("parvis_inbox_messages", "Messages that wait in this process", self._depth())
+        flow = GaugeMetricFamily(
+            "parvis_flow",
+            "What fan-outs have in flight or may send, and how many wait",
+            labels=("service", "what"),
+        )
+        for service in self._services:
+            for what, value in service.ledger.summary().items() if service.ledger else ():
+                flow.add_metric((service.name, what), value)
+        yield flow
 
     def describe(self) -> Iterable[Metric]:
         return ()

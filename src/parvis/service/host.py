@@ -125,6 +125,7 @@ class Host:
         self._status.set(Status.STARTING)
         try:
             with self._services_started():
+                self._observers.inbox(self._inbox.qsize)
                 self._observers.started(self._transport, [one.service for one in self._workers])
                 self._subscribe()
                 _log.info("ready: %s on %s", ", ".join(sorted(self._classes)), host_id())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,9 @@ class Observer:
 
     def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
         """The host is connected, and its services have started."""
+
+    def inbox(self, depth: Callable[[], int]) -> None:
+        """Before the start: `depth` tells, on any thread, how many messages wait in this process."""
 
     def subscribed(self, service: AnyService, queue: str) -> None:
         """The host takes messages for a service from a queue."""

@@ -53,6 +53,10 @@ class Observers:
         """As `Observer.started`."""
         self._tell(lambda observer: observer.started(transport, services))
 
+    def inbox(self, depth: Callable[[], int]) -> None:
+        """As `Observer.inbox`."""
+        self._tell(lambda observer: observer.inbox(depth))
+
     def subscribed(self, service: AnyService, queue: str) -> None:
         """As `Observer.subscribed`."""
         self._tell(lambda observer: observer.subscribed(service, queue))
