@@ -74,10 +74,10 @@ class Missed(Joined):
 class Join(Service[Any, JoinParameters]):
     """Waits until messages have come from all nodes that it is told of, and sends one with their payloads.
 
-    Which node a message came from is the last of its recipe path. A message counts once, by its identity,
-    however often it is delivered. What has come is kept in an SQLite file in `parvis.state_directory`, until
-    ten days after the longest time-out. The recipe environments of all messages travel on as one: where they
-    differ, that of the later message of the node with the higher number counts.
+    Which node a message came from is the last number of its recipe path. A message counts once, by its
+    identity, however often it is delivered. What has come is kept for twenty days in the SQLite file
+    `joins.sqlite` in `parvis.state_directory`. The recipe environments of all messages travel on as one: where
+    they differ, that of the later message of the node with the highest number counts.
     """
 
     name: ClassVar[str] = "Join"

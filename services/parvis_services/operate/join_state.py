@@ -51,7 +51,7 @@ class JoinState:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
         # What is acknowledged to the broker must be on disk, even if the power fails.
         self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
