@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that loses connections, or data, when it is told to."""
+"""A TCP proxy on loopback that loses connections, or data, or time, when it is told to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Literal
+
+_SLOW_BLOCK = 2048  # bytes
 
 Direction = Literal["up", "down"]
 """`up` is towards the server."""
@@ -38,6 +41,8 @@ class TcpProxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._stalled: set[socket.socket] = set()
         self._refusing = False
+        self._swallowing = False
+        self._rate: float | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -53,6 +58,19 @@ class TcpProxy:
         """Let nothing more through on the present connections, and leave them open."""
         with self._lock:
             self._stalled |= {one for pair in self._pairs for one in pair}
+
+    def black_hole(self, swallowing: bool = True) -> None:
+        """Let nothing through any more, on new connections either, and break none; or stop that.
+
+        Connections that were there meanwhile stay silent for ever.
+        """
+        self._swallowing = swallowing
+        if swallowing:
+            self.stall()
+
+    def slow(self, rate: float | None) -> None:
+        """Let only so many bytes a second through in each direction of a connection; None for all."""
+        self._rate = rate
 
     def refuse(self, refusing: bool = True) -> None:
         """Break connections as soon as they are made, or stop that."""
@@ -82,12 +100,16 @@ class TcpProxy:
             self.connections += 1
             with self._lock:
                 self._pairs.append((client, server))
+                if self._swallowing:
+                    self._stalled |= {client, server}
             for direction, source, sink in (("up", client, server), ("down", server, client)):
                 threading.Thread(target=self._pump, args=(direction, source, sink), daemon=True).start()
 
     def _pump(self, direction: Direction, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := source.recv(65536 if self._rate is None else _SLOW_BLOCK):
+                if self._rate is not None:
+                    time.sleep(len(data) / self._rate)
                 if source in self._stalled:
                     continue  # what comes is lost, and so is the end of it
                 passed = self.watch(direction, data) if self.watch else data

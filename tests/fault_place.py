@@ -1,0 +1,304 @@
+"""A place to break things in: broker, proxy, database and services in processes of their own, under load."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from fault_brokers import FaultyBroker
+from fault_services import Habit, create_table, open_database
+from parvis.cli.up import service_command
+from parvis.config import Config
+from parvis.recipe.envelope import dump_json
+from parvis.service.identity import IDENTITY
+from parvis.service.supervisor import Supervisor
+from parvis.transport.base import Disconnected, Send, Transport
+from real.mariadb import MariaDb
+from stepped_clock import SteppedClock
+from tcp_proxy import TcpProxy
+from waiting import wait_until
+
+SERVICES: dict[str, int] = {"Dispatcher": 1, "FaultSource": 2, "FaultWorker": 3, "FaultSink": 2}
+RECIPE_SIZE = 500
+_LOW_WATER = 800
+_log = logging.getLogger("faults")
+
+
+class Feeder:
+    """Keeps a recipe flow going: asks the dispatcher for another recipe whenever there is little left to do.
+
+    Attributes:
+        issued: Numbers from 1 to this have been asked for.
+        poison: What is wrong with which of them.
+        copies: How often those numbers were asked for that were asked for more than once.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._lock = threading.Lock()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.issued = 0
+        self.poison: dict[int, Habit] = {}
+        self.copies: dict[int, int] = {}
+
+    def ask(self, count: int, habits: Mapping[int, Habit] | None = None, copies: int = 1) -> int:
+        """Ask for a recipe that sends `count` further numbers; return the first of them.
+
+        Args:
+            count: How many.
+            habits: What is to be wrong with which, counted from 0.
+            copies: How often to send this one request, as it may happen to a request.
+        """
+        with self._lock:
+            first = self.issued + 1
+            self.issued += count
+        poison: dict[int, Habit] = {first + offset: habit for offset, habit in (habits or {}).items()}
+        self.poison |= poison
+        if copies > 1:
+            self.copies |= dict.fromkeys(range(first, first + count), copies)
+        request = self._place.request(first, first + count - 1, poison)
+        for _ in range(copies):
+            self._send(request)
+        return first
+
+    def start(self) -> None:
+        """Begin to keep it going."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask for nothing more."""
+        self._ending.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ending.wait(0.05):
+            if self.issued - self._place.progress < _LOW_WATER:
+                self.ask(RECIPE_SIZE)
+
+    def _send(self, request: Send) -> None:
+        """Send, again and again while the broker is away: it may come twice, and is the same request."""
+        while True:
+            try:
+                self._place.transport.send(request, timeout=5)
+            except Disconnected as error:
+                _log.info("asking again: %s", error)
+            else:
+                return
+
+
+@dataclass
+class Place:
+    """Everything that can be broken.
+
+    Attributes:
+        directory: Of this place: logs of the services are in `logs`.
+        broker: The broker.
+        proxy: What the services reach the broker through.
+        mariadb: The database server.
+        database_url: The database with the table that the recipe ends in.
+        supervisor: What keeps the services running.
+        transport: A connection to the broker past the proxy.
+        clock: What one instance of each service, and the embedded broker, takes for the time.
+        chance: Source of all randomness.
+        progress: Rows in the table when it could last be read.
+        memory: By process, what it held at which progress: pairs of rows and bytes.
+        names: Of the processes.
+    """
+
+    directory: Path
+    broker: FaultyBroker
+    proxy: TcpProxy
+    mariadb: MariaDb
+    database_url: str
+    supervisor: Supervisor
+    transport: Transport
+    clock: SteppedClock
+    chance: random.Random
+    recipe_parameters: dict[str, Any]
+    progress: int = 0
+    memory: dict[int, list[tuple[int, int]]] = field(default_factory=dict[int, list[tuple[int, int]]])
+    names: dict[int, str] = field(default_factory=dict[int, str])
+    _ending: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list[threading.Thread])
+
+    def recipe(self, first: int, last: int, poison: Mapping[int, Habit]) -> dict[str, Any]:
+        """A recipe that sends the numbers through all three services."""
+        habits = {str(number): habit for number, habit in poison.items()}
+        return {
+            "1": {
+                "queue": "faults.source",
+                "output": {"item": 2},
+                "parameters": {**self.recipe_parameters, "habits": habits},
+            },
+            "2": {"queue": "faults.work", "output": {"worked": 3}},
+            "3": {"queue": "faults.sink"},
+            "start": [[1, {"first": first, "last": last}]],
+        }
+
+    def request(self, first: int, last: int, poison: Mapping[int, Habit]) -> Send:
+        """What asks the dispatcher to start such a recipe."""
+        content = {
+            "custom_recipe": self.recipe(first, last, poison),
+            "parameters": {"guid": f"faults-{first}"},
+        }
+        return Send("processing_recipe", dump_json(content), {IDENTITY: f"faults-request-{first}"})
+
+    def read(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the database."""
+        with closing(open_database(self.database_url)) as database, database.cursor() as cursor:
+            cursor.execute(query)
+            return list(cursor.fetchall())
+
+    def wait_for(self, condition: Callable[[], object], timeout: float, what: str) -> None:
+        """As `wait_until`, with an error that shows where everything is."""
+        try:
+            wait_until(condition, timeout, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; there are {self.progress} rows{self.tail()}") from None
+
+    def wait_for_progress(self, more: int, timeout: float) -> None:
+        """Return when there are `more` rows than now."""
+        wanted = self.progress + more
+        self.wait_for(lambda: self.progress >= wanted, timeout, f"{wanted} rows")
+
+    def tail(self) -> str:
+        """The ends of the logs, for an error."""
+        logs = sorted((self.directory / "logs").glob("*.log"))
+        return "".join(f"\n--- {log.name}\n{log.read_text(errors='replace')[-600:]}" for log in logs)
+
+    def watch(self) -> None:
+        """Follow progress and memory until `_ending`."""
+        database: pymysql.Connection | None = None
+        while not self._ending.wait(0.03):
+            try:
+                database = database or open_database(self.database_url)
+                with database.cursor() as cursor:
+                    cursor.execute("SELECT COUNT(*) FROM result")
+                    ((self.progress,),) = cursor.fetchall()
+            except (pymysql.err.Error, OSError):
+                database = None
+            processes = dict(self.supervisor.process_ids)
+            broker = getattr(self.broker, "process", None)
+            if broker is not None:
+                processes[broker.pid] = "embedded broker"
+            for number, name in processes.items():
+                with contextlib.suppress(OSError, IndexError, ValueError):
+                    pages = int(Path(f"/proc/{number}/statm").read_text().split()[1])
+                    self.names[number] = name
+                    self.memory.setdefault(number, []).append((self.progress, pages * 4096))
+
+    def stop_services(self) -> None:
+        """Stop all services in good order, and look no more."""
+        self.supervisor.stop()
+        for thread in self._threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive(), "the services did not stop"
+            self._ending.set()
+
+    def start_services(self) -> None:
+        """Start, and begin to look at progress and memory."""
+        self._threads = [
+            threading.Thread(target=run, daemon=True) for run in (self.supervisor.run, self.watch)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+
+@contextlib.contextmanager
+def faulty_place(
+    directory: Path,
+    broker: FaultyBroker,
+    mariadb: MariaDb,
+    clock: SteppedClock,
+    *,
+    services: Mapping[str, int] = SERVICES,
+    seed: int = 1,
+    environment: Mapping[str, str] | None = None,
+    **recipe_parameters: Any,
+) -> Generator[Place]:
+    """A place with running services; one instance of each, where there are several, goes by `clock`.
+
+    Args:
+        directory: For its files.
+        broker: Running.
+        mariadb: Running.
+        clock: That can be stepped.
+        services: How many of which.
+        seed: Of all that is random.
+        environment: Variables for the services.
+        recipe_parameters: As `fault_services.SourceParameters`.
+    """
+    logs = directory / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    url = mariadb.create_database("faults")
+    create_table(url)
+    proxy = TcpProxy(broker.port)
+    variables = {
+        **broker.environment(proxy.port),
+        "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{announced(directory)}",
+        "FAULTS_DATABASE": url,
+        "PARVIS_LOGBOOK_LOCATION": str(directory / "logbook"),
+        **(environment or {}),
+    }
+    supervisor = Supervisor(_commands(services, clock), variables, logs)
+    transport = Config.load(overrides=broker.environment(broker.port)).transport()
+    transport.connect()
+    place = Place(
+        directory,
+        broker,
+        proxy,
+        mariadb,
+        url,
+        supervisor,
+        transport,
+        clock,
+        random.Random(seed),
+        recipe_parameters,
+    )
+    place.start_services()
+    try:
+        yield place
+    finally:
+        place.stop_services()
+        transport.disconnect()
+        proxy.close()
+
+
+def announced(directory: Path) -> Path:
+    """Make the services of this suite known as an installed package would; return what goes on the path."""
+    place = directory / "announced"
+    package = place / "fault_services-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: fault-services\nVersion: 1\n")
+    names = ("FaultSource", "FaultWorker", "FaultSink")
+    points = "".join(f"{name} = fault_services:{name}\n" for name in names)
+    (package / "entry_points.txt").write_text(f"[parvis.services]\n{points}")
+    return place
+
+
+def let_pass(seconds: float) -> None:
+    """Let a fault last."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, seconds + 5, "the time to pass")
+
+
+def _commands(services: Mapping[str, int], clock: SteppedClock) -> list[tuple[str, list[str]]]:
+    commands: list[tuple[str, list[str]]] = []
+    other_clock = ["env", *(f"{name}={value}" for name, value in clock.environment.items())]
+    for name, count in services.items():
+        for number in range(count):
+            prefix = other_clock if number == 1 else []
+            commands.append((f"{name}-{number}", [*prefix, *service_command(name)]))
+    return commands

@@ -1,0 +1,77 @@
+"""At least ten thousand items go through three services while everything around them breaks.
+
+Each item must be in the table once, or once among the dead letters with its reason. `PARVIS_FAULTS=long`
+gives every fault a flow of its own, and its full length.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fault_account import account, wait_for_all
+from fault_brokers import FaultyBroker
+from fault_injections import FAULTS, PATIENCE, Fault, Scale
+from fault_memory import growth
+from fault_place import Feeder, Place, faulty_place
+from real.mariadb import MariaDb
+from stepped_clock import SteppedClock
+
+ITEMS = 10_000
+RESUMED = 200  # rows after which things are on their way again
+MOST_GROWTH = 6.0  # MB in 10,000 rows
+
+if os.environ.get("PARVIS_FAULTS") == "long":
+    CAMPAIGNS = [pytest.param([fault], id=fault.__name__) for fault in FAULTS]
+else:
+    CAMPAIGNS = [pytest.param(FAULTS, id="all_faults")]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("faults", CAMPAIGNS)
+def test_every_item_is_accounted_for(
+    tmp_path: Path,
+    broker_name: str,
+    broker: FaultyBroker,
+    mariadb: MariaDb,
+    clock: SteppedClock,
+    scale: Scale,
+    faults: Sequence[Fault],
+    report: list[str],
+) -> None:
+    begun = time.monotonic()
+    with faulty_place(tmp_path, broker, mariadb, clock) as place:
+        feeder = Feeder(place)
+        feeder.start()
+        place.wait_for_progress(scale.each, PATIENCE)
+        lines = [_suffer(place, feeder, fault, scale) for fault in faults]
+        since = place.progress
+        place.wait_for_progress(max(scale.steady, ITEMS - feeder.issued), PATIENCE)
+        grown = growth(place, since)
+        feeder.stop()
+        wait_for_all(place, feeder, PATIENCE)
+        place.stop_services()
+        found = account(place, feeder)
+    assert found.items >= ITEMS
+    report += [f"{broker_name:9} {line}" for line in lines]
+    report.append(f"{broker_name:9} {found} in {time.monotonic() - begun:.0f} s")
+    report.append(f"{broker_name:9} {grown}")
+    assert grown.most <= MOST_GROWTH, str(grown)
+
+
+def _suffer(place: Place, feeder: Feeder, fault: Fault, scale: Scale) -> str:
+    """Have one fault happen; say how long it took, and how long until the flow was on its way again."""
+    begun, before = time.monotonic(), place.progress
+    fault(place, feeder, scale)
+    over, then = time.monotonic(), place.progress
+    place.wait_for_progress(RESUMED, PATIENCE)
+    recovery = time.monotonic() - over
+    place.wait_for_progress(scale.each - RESUMED, PATIENCE)
+    name = fault.__name__.replace("_", " ")
+    return (
+        f"{name:20} {over - begun:6.1f} s, {then - before:5} rows meanwhile; recovered in {recovery:5.1f} s"
+    )
