@@ -15,11 +15,12 @@ from pydantic import BaseModel
 
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.service.base import Reject, Retry, Service, Step
-from parvis.service.contract import Model, Outputs
+from parvis.service.contract import Anything, Model, Outputs
 from parvis.transport.base import Send
 from parvis_services.messages import ImageSeen
 
 WORK = "work"
+STORE = "store"
 ENDED = "ended"
 
 
@@ -39,7 +40,8 @@ class Worker(Service[ImageSeen, Pace]):
     queue: ClassVar[str] = WORK
     Payload: ClassVar[type[BaseModel]] = ImageSeen
     Parameters: ClassVar[type[BaseModel]] = Pace
-    outputs: ClassVar[Outputs] = {}
+    outputs: ClassVar[Outputs] = {"result": None}
+    default_output: ClassVar[str | None] = "result"
 
     def process(self, payload: ImageSeen, step: Step[Pace]) -> None:
         time.sleep(step.parameters.seconds)
@@ -52,6 +54,27 @@ class Worker(Service[ImageSeen, Pace]):
             )
         if step.parameters.reject_every and extra["file-number"] % step.parameters.reject_every == 0:
             raise Reject("it is no good")
+        step.send("result", {"number": extra["file-number"]})
+
+
+class Where(Model):
+    """What is there while nothing can be stored."""
+
+    away: str = ""
+
+
+class Store(Service[Anything, Where]):
+    """Would store results, but asks for another try while a file is there."""
+
+    name: ClassVar[str] = "Store"
+    queue: ClassVar[str] = STORE
+    Parameters: ClassVar[type[BaseModel]] = Where
+    outputs: ClassVar[Outputs] = {}
+    prefetch: ClassVar[int] = 10
+
+    def process(self, payload: Anything, step: Step[Where]) -> None:  # noqa: ARG002
+        if step.parameters.away and Path(step.parameters.away).exists():
+            raise Retry("the store is away", after=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +142,10 @@ def scan_message(
     *,
     seconds: float = 0.005,
     user: str = "",
+    away: Path | None = None,
     **pace: Any,
 ) -> Send:
-    """What starts the watch for a scan whose images all go to the worker."""
+    """What starts a watch whose images all go to the worker, and on to the store if that may be `away`."""
     recipe = {
         "1": {
             "queue": "filewatcher",
@@ -131,8 +155,10 @@ def scan_message(
         "2": {
             "queue": WORK,
             "parameters": {"seconds": seconds, "record": str(record.path), **pace},
+            "output": 4 if away else None,
         },
         "3": {"queue": ENDED},
+        **({"4": {"queue": STORE, "parameters": {"away": str(away)}}} if away else {}),
         "start": [[1, []]],
     }
     body = {

@@ -9,9 +9,10 @@ import pytest
 from parvis.config import ConfigError
 from parvis.service.flow_ledger import HORIZON, SMALL, UNBOUNDED, Ledger
 from parvis.service.flow_limits import Limits
-from parvis.service.flow_report import Done, Key, Report, Sent, Served
+from parvis.service.flow_report import Key, Report, Sent, Served, Tally
 
 QUEUE = "work"
+STORE = "store"
 LARGE = 100_000
 
 
@@ -38,10 +39,10 @@ class Site:
         gone: bool = False,
     ) -> None:
         """A consumer has handled some more messages of each key, and `others` that are nobody's."""
-        entries: dict[tuple[str, Key], Done] = {}
+        entries: dict[tuple[str, Key], Tally] = {}
         for key, new in (done or {}).items():
             total = self._done[host, key] = self._done.get((host, key), 0) + new
-            entries[QUEUE, key] = Done(total, new, waiting)
+            entries[QUEUE, key] = Tally(total, new, waiting)
         self._handled[host] = self._handled.get(host, 0) + sum((done or {}).values()) + others
         report = Report(host, idle, gone, {QUEUE: Served(self._handled[host], rate)}, entries)
         if not lost:
@@ -261,6 +262,47 @@ def test_consumers_that_reported_are_waited_for(site: Site) -> None:
     site.look(key(1))
     site.now += 10
     assert site.look(key(1)) == UNBOUNDED
+
+
+def stored(done: int = 0, sent: int = 0, host: str = "a") -> Report:
+    """What a host says that has sent so much on to the next queue, or handled so much of it, in all."""
+    queues = {STORE: Served(done, 100.0)} if done or host == "store" else {QUEUE: Served(0, 100.0)}
+    return Report(host, queues=queues, tallies={(STORE, key(1)): Tally(done, 0, 0, sent, 0)})
+
+
+def test_what_is_sent_on_is_in_flight_too() -> None:
+    site = Site(Limits(fan_out=100, recipe=150))
+    site.report()
+    site.ledger.hear(stored(host="store"))
+    site.fill(key(1))
+    site.report({key(1): 60})
+    assert site.look(key(1)) == 60
+    site.ledger.hear(stored(sent=80))
+    assert site.look(key(1)) == 20  # of the fan-out at any queue
+    site.ledger.hear(stored(sent=120))
+    assert site.look(key(1)) == 0
+    site.ledger.hear(stored(done=70, host="store"))
+    assert site.look(key(1)) == 50
+    site.ledger.hear(stored(sent=105))  # it has begun to count anew
+    assert site.look(key(1)) == 0
+
+
+def test_what_is_sent_on_to_those_who_do_not_report_is_not_waited_for() -> None:
+    site = Site(Limits(fan_out=100))
+    site.report()
+    site.ledger.hear(stored(sent=5000))
+    assert site.look(key(1)) == 100
+    site.now += 3600
+    site.report()
+    assert site.look(key(1)) == 100
+
+
+def test_a_new_instance_knows_what_was_sent_on_before() -> None:
+    site = Site(Limits(fan_out=100))
+    site.report()
+    site.ledger.hear(stored(sent=500))
+    site.ledger.hear(stored(done=420, host="store"))
+    assert site.look(key(1)) == 20
 
 
 def test_monitors_see_what_is_held_back(site: Site) -> None:

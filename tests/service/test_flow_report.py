@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from parvis.recipe.envelope import MalformedMessage, dump_json
 from parvis.service.flow_account import Account
-from parvis.service.flow_report import Done, Key, Report, Sent, Served, State
+from parvis.service.flow_report import Key, Report, Sent, Served, State, Tally
 
 KEY = Key.of("3f2a91c0-7490-49dc", "gda2@cm1234-5", "0badcafe")
 
@@ -21,13 +21,13 @@ def test_a_report_is_read_as_it_was_written() -> None:
         1.25,
         gone=True,
         queues={"work": Served(7, 2.5), "rest": Served(0, None)},
-        done={("work", KEY): Done(7, 2, -1)},
+        tallies={("work", KEY): Tally(7, 2, -1, 3, 1)},
         sent={("work", KEY): Sent(9, 7, held=True)},
     )
     assert Report.parse(report.to_bytes()) == report
 
 
-GOOD: dict[str, Any] = {"host": "a", "idle": 0, "gone": False, "queues": {}, "done": [], "sent": []}
+GOOD: dict[str, Any] = {"host": "a", "idle": 0, "gone": False, "queues": {}, "tallies": [], "sent": []}
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,10 @@ GOOD: dict[str, Any] = {"host": "a", "idle": 0, "gone": False, "queues": {}, "do
         {"queues": {"work": [1]}},
         {"queues": {"work": [-1, None]}},
         {"queues": {"work": [1, "fast"]}},
-        {"done": [["work", str(KEY), 1]]},
-        {"done": [["work", "not a key", 1, 1, 0]]},
-        {"done": [["work", str(KEY), True, 1, 0]]},
-        {"done": [["work", str(KEY), 10**18, 1, 0]]},
+        {"tallies": [["work", str(KEY), 1]]},
+        {"tallies": [["work", "not a key", 1, 1, 0, 0, 0]]},
+        {"tallies": [["work", str(KEY), True, 1, 0, 0, 0]]},
+        {"tallies": [["work", str(KEY), 10**18, 1, 0, 0, 0]]},
         {"sent": 5},
         {"sent": [["work", str(KEY), 1.5, 1, True]]},
     ],
@@ -165,13 +165,14 @@ def test_sums_are_told_once_and_now_and_then_again() -> None:
     account = Account(clock)
     account.count("work", KEY, done=1, waiting=0)
     account.count("work", KEY, done=1, waiting=1)
-    assert account.tell(everything=False) == {("work", KEY): Done(2, 2, 1)}
+    assert account.tell(everything=False) == {("work", KEY): Tally(2, 2, 1)}
     assert account.tell(everything=False) == {}
-    assert account.tell(everything=True) == {("work", KEY): Done(2, 0, 1)}
+    assert account.tell(everything=True) == {("work", KEY): Tally(2, 0, 1)}
     clock.now += 100
     assert account.tell(everything=True) == {}
     account.count("work", KEY, done=1, waiting=-1)
-    assert account.tell(everything=False) == {("work", KEY): Done(3, 1, 0)}
+    account.count("work", KEY, sent=4)
+    assert account.tell(everything=False) == {("work", KEY): Tally(3, 1, 0, 4, 4)}
 
 
 def test_the_sums_of_endless_keys_do_not_fill_the_memory() -> None:

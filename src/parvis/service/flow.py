@@ -10,10 +10,11 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from parvis.recipe.envelope import MalformedMessage
+from parvis.recipe.envelope import RECIPE_HEADER, MalformedMessage
 from parvis.service.base import AnyService
 from parvis.service.flow_account import Account
 from parvis.service.flow_ledger import Ledger
@@ -28,6 +29,7 @@ _PAUSE = 0.25  # seconds between two reports at least
 _PERIOD = 4.0  # seconds after which everything is told again, for those who missed it
 _IDLE = 1.6  # seconds without work after which a host says so
 _EXPIRATION = 15.0
+_LONGEST_DELAY = 5.0  # seconds; what is to wait for longer is not what keeps consumers from their work
 _TRIED = (ATTEMPTS, RETRIES, CRASHES)
 
 
@@ -44,6 +46,14 @@ class _Handling(contextlib.AbstractContextManager[None]):
         self._account.lay_down()
 
 
+@dataclass(frozen=True, slots=True)
+class _Fate:
+    """What becomes of a message when it is committed: it is tried again, or has made others."""
+
+    again: bool = False
+    onward: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
 class FlowControl(Observer):
     """Counts what a host handles, reports it, and keeps the ledger of services that fan out.
 
@@ -56,7 +66,7 @@ class FlowControl(Observer):
         self._account = Account()
         self._handling = _Handling(self._account)
         self._ledger: Ledger | None = None
-        self._again: set[str] = set()
+        self._fates: dict[str, _Fate] = {}
         self._host = f"{host_id()}.{secrets.token_hex(4)}"
         self._news = threading.Event()
         self._stopped = threading.Event()
@@ -84,13 +94,19 @@ class FlowControl(Observer):
         return self._handling
 
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
-        """See whether the message is to be tried again."""
+        """Have what is sent because of a message that is counted carry its key, and be counted, too."""
         message = handled.message
-        if FLOW in message.headers and handled.outcome.result != "done":
-            self._again.discard(message.message_id)
-            if any(send.destination == message.destination and send.body == message.body for send in sends):
-                self._again.add(message.message_id)
-        return sends
+        key = message.headers.get(FLOW)
+        if key is None:
+            return sends
+        if handled.outcome.result != "done":
+            again = any(_is_again(send, message) for send in sends)
+            self._fates[message.message_id] = _Fate(again=again)
+            return sends
+        carried = [_with_key(send, key) if _carries_on(send) else send for send in sends]
+        onward = Counter(send.destination for send in carried if send.headers.get(FLOW) == key)
+        self._fates[message.message_id] = _Fate(onward=onward)
+        return carried
 
     def committed(self, handled: Sequence[Handled]) -> None:
         """Count what was handled, and what it sent."""
@@ -106,7 +122,8 @@ class FlowControl(Observer):
 
     def uncommitted(self, handled: Sequence[Handled], reason: str) -> None:  # noqa: ARG002
         """The messages come again: nothing is counted."""
-        self._again.difference_update(one.message.message_id for one in handled)
+        for one in handled:
+            self._fates.pop(one.message.message_id, None)
 
     def card(self) -> dict[str, Any]:
         """For the status card of a service that fans out: see `Ledger.summary`."""
@@ -120,15 +137,15 @@ class FlowControl(Observer):
             self._thread.join(timeout=5)
 
     def _count_handled(self, message: Message) -> None:
-        key = Key.parse(message.headers.get(FLOW, ""))
+        fate = self._fates.pop(message.message_id, _Fate())
+        key = Key.parse(message.headers[FLOW])
         if key is None:
             return
-        again = message.message_id in self._again
-        self._again.discard(message.message_id)
         came_back = any(name in message.headers for name in _TRIED)
-        self._account.count(
-            message.destination, key, done=int(not again), waiting=int(again) - int(came_back)
-        )
+        waiting = int(fate.again) - int(came_back)
+        self._account.count(message.destination, key, done=int(not fate.again), waiting=waiting)
+        for queue, messages in fate.onward.items():
+            self._account.count(queue, key, sent=messages)
 
     def _count_sent(self, sends: Sequence[Send]) -> None:
         assert self._ledger is not None  # noqa: S101 - the host runs a service that fans out
@@ -166,8 +183,26 @@ class FlowControl(Observer):
             idle=self._account.idle(),
             gone=gone,
             queues=self._account.queues(),
-            done=self._account.tell(everything=everything),
+            tallies=self._account.tell(everything=everything),
             sent=self._ledger.tell(everything=everything) if self._ledger else {},
         )
         body = report.to_bytes()
         self._transport.post(Send(TOPIC, body, kind="topic", expiration=_EXPIRATION, persistent=False))
+
+
+def _is_again(send: Send, message: Message) -> bool:
+    return send.destination == message.destination and send.body == message.body
+
+
+def _carries_on(send: Send) -> bool:
+    """Whether what is sent belongs to the recipe and can be handled soon."""
+    return (
+        send.kind == "queue"
+        and RECIPE_HEADER in send.headers
+        and FLOW not in send.headers
+        and send.delay <= _LONGEST_DELAY
+    )
+
+
+def _with_key(send: Send, key: str) -> Send:
+    return replace(send, headers={**send.headers, FLOW: key})

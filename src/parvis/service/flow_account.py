@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from parvis.service.flow_report import Done, Key, Served
+from parvis.service.flow_report import Key, Served, Tally
 
 _MOST_KEYS = 2000
 _RECENT = 60.0  # seconds for which a key that changed is told again, for those who missed it
@@ -21,10 +21,17 @@ _COMMIT = 0.002  # seconds that a transaction may take of a host that has nothin
 @dataclass(slots=True)
 class _Sum:
     done: int = 0
-    told: int = 0
+    done_told: int = 0
     waiting: int = 0
+    sent: int = 0
+    sent_told: int = 0
     changed: float = 0.0
     news: bool = False
+
+    def tell(self) -> Tally:
+        done_new, sent_new = self.done - self.done_told, self.sent - self.sent_told
+        self.done_told, self.sent_told, self.news = self.done, self.sent, False
+        return Tally(self.done, done_new, self.waiting, self.sent, sent_new)
 
 
 @dataclass(slots=True)
@@ -89,20 +96,22 @@ class Account:
         self._queues[queue].work(messages, max(ended - begun, 1e-6))
         self._counted, self._begun = max(self._counted, ended), None
 
-    def count(self, queue: str, key: Key, *, done: int, waiting: int) -> None:
-        """Count what became of messages with a key.
+    def count(self, queue: str, key: Key, *, done: int = 0, waiting: int = 0, sent: int = 0) -> None:
+        """Count messages with a key.
 
         Args:
-            queue: Where they came from.
+            queue: Where they came from or, if they were sent, went to.
             key: Whose they are.
             done: How many were handled for good.
             waiting: How many more are waiting to be tried again; negative if some came back.
+            sent: How many were sent on because of others with that key.
         """
         with self._lock:
             entry = self._sums.setdefault((queue, key), _Sum())
             self._sums.move_to_end((queue, key))
             entry.done += done
             entry.waiting += waiting
+            entry.sent += sent
             entry.changed, entry.news = self._clock(), True
             if len(self._sums) > _MOST_KEYS:
                 self._sums.popitem(last=False)
@@ -115,15 +124,14 @@ class Account:
         """The queues that the host takes messages from."""
         return {name: queue.served() for name, queue in list(self._queues.items())}
 
-    def tell(self, *, everything: bool) -> dict[tuple[str, Key], Done]:
+    def tell(self, *, everything: bool) -> dict[tuple[str, Key], Tally]:
         """Return the sums that changed since the last call, or all that changed lately."""
         since = self._clock() - _RECENT
-        told: dict[tuple[str, Key], Done] = {}
+        told: dict[tuple[str, Key], Tally] = {}
         with self._lock:
             for name, entry in reversed(self._sums.items()):
                 if entry.changed < since and not entry.news:
                     break
                 if entry.news or everything:
-                    told[name] = Done(entry.done, entry.done - entry.told, entry.waiting)
-                    entry.told, entry.news = entry.done, False
+                    told[name] = entry.tell()
         return told

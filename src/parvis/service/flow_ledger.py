@@ -9,12 +9,12 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from parvis.service.flow_limits import Limits
-from parvis.service.flow_report import Done, Key, Report, Sent, Served
+from parvis.service.flow_report import Key, Report, Sent, Served, Tally
 
 _log = logging.getLogger("parvis.flow")
 
@@ -44,7 +44,7 @@ class _Consumer:
     heard: float
     idle: float = 0.0
     queues: dict[str, Served] = field(default_factory=dict[str, Served])
-    done: dict[tuple[str, Key], Done] = field(default_factory=dict[tuple[str, Key], Done])
+    tallies: dict[tuple[str, Key], Tally] = field(default_factory=dict[tuple[str, Key], Tally])
 
 
 @dataclass(slots=True)
@@ -71,6 +71,7 @@ class _Flow:
     news: float = 0.0  # when something was sent or done
     handled_then: int = 0  # what the queue had handled by then
     patience: int = 0
+    is_ours: bool = False  # a fan-out sends it; what others send on because of it follows from their reports
     told: Sent | None = None
 
     @property
@@ -122,6 +123,7 @@ class Ledger:
             if now - self._tidied >= _TIDY:
                 self._tidy(now)
             flow = self._flow(queue, key, now)
+            flow.is_ours = True
             flow.sent, flow.done = max(flow.sent, sent), max(flow.done, done)
             flow.done = min(flow.done, flow.sent)
             flow.looked = now
@@ -139,6 +141,7 @@ class Ledger:
         with self._lock:
             now = self._clock()
             flow = self._flow(queue, key, now)
+            flow.is_ours = True
             flow.sent += messages
             flow.arrived = max(flow.arrived, now + delay)
             self._note(flow, now)
@@ -171,7 +174,7 @@ class Ledger:
             rooms = (self._room(flow, None, now) for flow in active)
             return {
                 "held": len({flow.key for flow in active if self._is_greedy(flow, now)}),
-                "in-flight": sum(flow.in_flight for flow in self._flows.values()),
+                "in-flight": _in_flight(flow for flow in self._flows.values() if self._counts(flow, now)),
                 "room": sum(min(room, self._limits.fan_out) for room in rooms),
             }
 
@@ -194,6 +197,7 @@ class Ledger:
 
     def _learn(self, flow: _Flow, sent: Sent, now: float) -> None:
         """Take in what another instance knows of a fan-out."""
+        flow.is_ours = True
         if sent.sent > flow.sent:
             flow.sent = sent.sent
             flow.arrived = max(flow.arrived, now)
@@ -221,26 +225,42 @@ class Ledger:
                 queue.is_foreign = False
                 _log.info("queue %s has consumers again that report: flow control is on for it", name)
         consumer.queues = dict(report.queues)
-        for name, one in report.done.items():
-            before = consumer.done.pop(name, None)
-            new = one.new if before is None or one.done < before.done else one.done - before.done
-            consumer.done[name] = one
-            if len(consumer.done) > _MOST_KEYS:
-                del consumer.done[next(iter(consumer.done))]
-            flow = self._flows.get(name)
-            if flow is not None and new:
-                flow.done += new
-                flow.patience = 0
-                self._note(flow, now)
+        for name, tally in report.tallies.items():
+            before = consumer.tallies.pop(name, None)
+            consumer.tallies[name] = tally
+            if len(consumer.tallies) > _MOST_KEYS:
+                del consumer.tallies[next(iter(consumer.tallies))]
+            self._count(self._flow(*name, now), before, tally, now)
+
+    def _count(self, flow: _Flow, before: Tally | None, tally: Tally, now: float) -> None:
+        """Add what is new in a tally to a flow."""
+        if before is not None and (tally.done < before.done or tally.sent < before.sent):
+            before = None  # the host has forgotten the key in between
+        if before is not None:
+            done, sent = tally.done - before.done, tally.sent - before.sent
+        elif flow.is_ours:
+            done, sent = tally.done_new, tally.sent_new  # the checkpoint knows of what was before
+        else:
+            done, sent = tally.done, tally.sent
+        flow.done += done
+        flow.sent += sent
+        if done:
+            flow.patience = 0
+        if sent:
+            flow.arrived = max(flow.arrived, now)
+        if done or sent:
+            self._note(flow, now)
 
     def _room(self, flow: _Flow, total: int | None, now: float) -> int:
         consumers = self._consumers_of(flow.queue, now)
         if not consumers and self._is_foreign(flow.queue, now):
             return UNBOUNDED
+        counted = [one for one in self._flows.values() if one is flow or self._counts(one, now)]
         room = min(
             self._window(flow, consumers, total, now) - flow.in_flight,
-            self._limits.recipe - self._in_flight(one for one in self._of_recipe(flow.key)),
-            self._limits.user - self._in_flight(one for one in self._of_user(flow.key)),
+            self._limits.fan_out - max(one.in_flight for one in counted if one.key == flow.key),
+            self._limits.recipe - _in_flight(one for one in counted if one.key.recipe == flow.key.recipe),
+            self._limits.user - _in_flight(one for one in counted if one.key.user == flow.key.user != ""),
         )
         return max(0, room)
 
@@ -255,7 +275,7 @@ class Ledger:
         window = max(least, share)
         if total is not None and total <= SMALL:
             owner = _owner(flow.key)
-            owned = self._in_flight(one for one in others if _owner(one.key) == owner)
+            owned = _in_flight(one for one in others if _owner(one.key) == owner)
             if owned <= 2 * max(budget, SMALL):
                 window = max(window, total)
         return min(int(window), self._limits.fan_out)
@@ -266,19 +286,19 @@ class Ledger:
         others = [one for one in others if one.in_flight or now - one.looked <= _ACTIVE]
         modest = [one for one in others if not self._is_greedy(one, now)]
         greedy = 1 + len(others) - len(modest)
-        return max(budget / (1 + len(others)), (budget - self._in_flight(modest)) / greedy), others
+        return max(budget / (1 + len(others)), (budget - _in_flight(modest)) / greedy), others
 
     def _write_off(self, flow: _Flow, now: float) -> None:
         """Correct what is in flight where reports were lost: nothing may wait for what does not come."""
         consumers = self._consumers_of(flow.queue, now)
         name = flow.queue, flow.key
-        waiting = max(0, sum(one.done[name].waiting for one in consumers if name in one.done))
+        waiting = max(0, sum(one.tallies[name].waiting for one in consumers if name in one.tallies))
         is_empty = bool(consumers) and all(
             one.idle >= _QUIET and one.heard >= flow.arrived + _QUIET for one in consumers
         )
         due = max(flow.news, flow.arrived) + _OVERDUE * 2**flow.patience
         overtaken = self._queue(flow.queue, now).handled - flow.handled_then
-        on_queue = self._in_flight(one for one in self._flows.values() if one.queue == flow.queue)
+        on_queue = _in_flight(one for one in self._flows.values() if one.queue == flow.queue)
         is_overdue = now > due and overtaken > 2 * on_queue
         if (is_empty or is_overdue) and flow.in_flight > waiting:
             _log.debug("%d messages to %s are not accounted for", flow.in_flight - waiting, flow.queue)
@@ -302,15 +322,10 @@ class Ledger:
     def _consumers_of(self, queue: str, now: float) -> list[_Consumer]:
         return [one for one in self._consumers.values() if queue in one.queues and now - one.heard <= _DEAD]
 
-    def _of_recipe(self, key: Key) -> Iterator[_Flow]:
-        return (one for one in self._flows.values() if one.key.recipe == key.recipe)
-
-    def _of_user(self, key: Key) -> Iterator[_Flow]:
-        return (one for one in self._flows.values() if key.user and one.key.user == key.user)
-
-    @staticmethod
-    def _in_flight(flows: Iterable[_Flow]) -> int:
-        return sum(one.in_flight for one in flows)
+    def _counts(self, flow: _Flow, now: float) -> bool:
+        """Whether what is in flight can be known: those who take it report."""
+        served = self._queue(flow.queue, now).served
+        return flow.in_flight > 0 and (flow.is_ours or (served is not None and now - served <= _AWAY))
 
     @staticmethod
     def _is_greedy(flow: _Flow, now: float) -> bool:
@@ -332,6 +347,10 @@ class Ledger:
             if now - max(flow.looked, flow.news) <= _FORGET:
                 break
             del self._resting[name]
+
+
+def _in_flight(flows: Iterable[_Flow]) -> int:
+    return sum(one.in_flight for one in flows)
 
 
 def _owner(key: Key) -> str:

@@ -72,19 +72,22 @@ class Served:
     rate: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """Messages of one key on one queue.
+class Tally(NamedTuple):
+    """Messages of one key and one queue, as a host counts them that handles messages.
 
     Attributes:
-        done: How many the host has handled for good: done, or dead letters.
-        new: How many of them since its last report.
+        done: How many of that queue it has handled for good: done, or dead letters.
+        done_new: How many of them since its last report.
         waiting: How many it has sent to be tried again, less those that came back to it.
+        sent: How many it has sent on to that queue, because of others with that key.
+        sent_new: How many of them since its last report.
     """
 
-    done: int
-    new: int
-    waiting: int
+    done: int = 0
+    done_new: int = 0
+    waiting: int = 0
+    sent: int = 0
+    sent_new: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +114,15 @@ class Report:
         idle: Seconds for which it has had nothing to do.
         gone: Whether it ends.
         queues: The queues it takes messages from.
-        done: What it has handled, by queue and key.
-        sent: What it has sent, by queue and key.
+        tallies: What it has handled and sent on, by queue and key.
+        sent: What its fan-outs have sent, by queue and key.
     """
 
     host: str
     idle: float = 0.0
     gone: bool = False
     queues: Mapping[str, Served] = field(default_factory=dict[str, Served])
-    done: Mapping[tuple[str, Key], Done] = field(default_factory=dict[tuple[str, Key], Done])
+    tallies: Mapping[tuple[str, Key], Tally] = field(default_factory=dict[tuple[str, Key], Tally])
     sent: Mapping[tuple[str, Key], Sent] = field(default_factory=dict[tuple[str, Key], Sent])
 
     def to_bytes(self) -> bytes:
@@ -130,10 +133,7 @@ class Report:
                 "idle": round(self.idle, 2),
                 "gone": self.gone,
                 "queues": {queue: [served.handled, served.rate] for queue, served in self.queues.items()},
-                "done": [
-                    [queue, str(key), one.done, one.new, one.waiting]
-                    for (queue, key), one in self.done.items()
-                ],
+                "tallies": [[queue, str(key), *tally] for (queue, key), tally in self.tallies.items()],
                 "sent": [
                     [queue, str(key), one.sent, one.done, one.held] for (queue, key), one in self.sent.items()
                 ],
@@ -159,9 +159,11 @@ class Report:
                     str(queue): Served(_count(handled), _rate(rate))
                     for queue, (handled, rate) in content["queues"].items()
                 },
-                done={
-                    (str(queue), _key(key)): Done(_count(done), _count(new), _level(waiting))
-                    for queue, key, done, new, waiting in content["done"]
+                tallies={
+                    (str(queue), _key(key)): Tally(
+                        _count(done), _count(done_new), _level(waiting), _count(sent), _count(sent_new)
+                    )
+                    for queue, key, done, done_new, waiting, sent, sent_new in content["tallies"]
                 },
                 sent={
                     (str(queue), _key(key)): Sent(_count(sent), _count(done), held is True)

@@ -24,7 +24,17 @@ from parvis.transport.base import Message
 from parvis.transport.embedded.thread import BrokerThread
 from parvis_services.watch.file_watcher import FileWatcher
 from running import NAMESPACE, Listener, connected, process_of, transport_to
-from scans import ENDED, WORK, Record, Worker, make_images, most_in_flight, quick_directory, scan_message
+from scans import (
+    ENDED,
+    WORK,
+    Record,
+    Store,
+    Worker,
+    make_images,
+    most_in_flight,
+    quick_directory,
+    scan_message,
+)
 from waiting import wait_until
 
 LIMIT = 50
@@ -164,6 +174,21 @@ def test_images_that_are_tried_again_make_no_room(
         assert depth(broker) + broker.broker.destinations.delayed <= LIMIT + 1  # the watch's own checkpoint
         away.unlink()
         wait_for(record, "a", 250)
+
+
+def test_results_that_nobody_can_store_hold_the_watch_back(
+    broker: BrokerThread, record: Record, directory: Path
+) -> None:
+    pattern = make_images(directory, 400)
+    away = directory / "away"
+    away.touch()
+    with running(broker.port, FileWatcher, Worker, Store), connected(broker.port) as transport:
+        transport.send(scan_message("a", pattern, 400, record, seconds=0, away=away))
+        wait_for_looks(broker, 8)
+        # A last lot of images was under way when the results began to pile up.
+        assert LIMIT <= record.count("a") <= 3 * LIMIT
+        away.unlink()
+        wait_for(record, "a", 400)
 
 
 def test_a_watcher_that_is_killed_in_the_middle(
