@@ -175,3 +175,14 @@ class RememberingGatherer(Gatherer):
 
     name: ClassVar[str] = "RememberingGatherer"
     remember: ClassVar[float] = 600
+
+
+class PatientGatherer(Gatherer):
+    """Gathers for a minute, and notes what it has in a file."""
+
+    name: ClassVar[str] = "PatientGatherer"
+    batch_wait: ClassVar[float] = 60
+
+    def closes_batch(self, batch: Sequence[tuple[Number, Step[Anything]]]) -> bool:
+        Path(os.environ["PARVIS_TEST_NOTE"]).write_text("".join(str(payload.number) for payload, _ in batch))
+        return False

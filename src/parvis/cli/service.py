@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +15,8 @@ from parvis.config import Config
 if TYPE_CHECKING:
     from parvis.service.host import Host
 
+_WAIT: Final = 10.0  # seconds for which a single message is waited for, if not told otherwise
+
 
 @click.command(
     epilog="""\b
@@ -21,6 +25,8 @@ Examples:
   parvis service -s PerImageAnalysis     run one
   parvis service -s perim --workers 4    run four instances of it, supervised
   parvis service -s perim -q pia.test    the same service on another queue
+  parvis service -s perim --single-message --wait 60
+                                         handle one message, as a job of a cluster
   parvis service -s zocalo:Mailer        a service written for workflows, here or module:Class
 """
 )
@@ -36,6 +42,15 @@ Examples:
 @click.option("-q", "--queue", metavar="QUEUE", help="Listen to this queue instead of the service's own.")
 @click.option("--tag", metavar="TAG", help="A word to show in monitors.")
 @click.option("-r", "--restart", is_flag=True, help="Start the service again when it ends by an error.")
+@click.option(
+    "--single-message", is_flag=True, help="Take one message, handle it, and end: for jobs of a cluster."
+)
+@click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help=f"How long to wait for that message, {_WAIT:g} s if not told.",
+)
 @click.option("-d", "--debug", is_flag=True, help="Log as with -vv.")
 @metrics_option
 @json_option
@@ -46,17 +61,25 @@ def service(
     queue: str | None,
     tag: str | None,
     restart: bool,
+    single_message: bool,
+    wait: float | None,
     debug: bool,
     as_json: bool,
     config: Config,
 ) -> None:
     """Run a service until SIGTERM, Ctrl-C or a shutdown command; without a name, list the services."""
+    if single_message and (workers or restart):
+        raise click.UsageError("--single-message runs one instance once: without --workers and --restart")
+    if wait is not None and not single_message:
+        raise click.UsageError("--wait is how long to wait for the message of --single-message")
     if name is None:
         _list_services(as_json)
         return
     _log_to_terminal(config, debug)
     if workers or restart:
         _supervise(name, workers or 1, queue, tag, config)
+    elif single_message:
+        click.get_current_context().exit(_run_once(name, queue, tag, config, _WAIT if wait is None else wait))
     else:
         _run(name, queue, tag, config)
 
@@ -114,16 +137,39 @@ def _log_to_terminal(config: Config, debug: bool) -> None:
 
 
 def _run(name: str, queue: str | None, tag: str | None, config: Config) -> None:
+    host = _host(name, queue, tag, config)
+    with _connecting(host, config):
+        host.run()
+
+
+def _run_once(name: str, queue: str | None, tag: str | None, config: Config, wait: float) -> int:
+    """Handle a single message; return the exit code."""
+    from parvis.service.registry import is_foreign
+
+    if is_foreign(name):
+        raise click.UsageError("--single-message: a service written for workflows takes messages itself")
+    host = _host(name, queue, tag, config)
+    with _connecting(host, config):
+        outcome = host.run_one(wait)
+    if outcome is None:
+        click.echo(f"No message was handled within {wait:g} s.", err=True)
+    elif outcome.result != "done":
+        click.echo(f"The message was not done ({outcome.result}): {outcome.reason}", err=True)
+    return 0 if outcome is not None and outcome.result in ("done", "duplicate") else 1
+
+
+@contextmanager
+def _connecting(host: Host, config: Config) -> Generator[None]:
+    """While a host runs: signals end it, and an error says what might be missing."""
     import logging
 
     from parvis.service.host import stop_on_signals
     from parvis.transport.base import NoConnection
 
-    host = _host(name, queue, tag, config)
     stop_on_signals(host)
     logging.getLogger("parvis.host").info("connecting to the broker at %s", config.broker_hosts)
     try:
-        host.run()
+        yield
     except NoConnection as error:
         if config.path is None and not config.overrides:
             raise NoConnection(

@@ -1,0 +1,82 @@
+"""`parvis service --single-message`: one message, and an exit code that says what came of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from parvis.transport.base import Send
+from parvis.transport.embedded.thread import BrokerThread
+from parvis.transport.stomp import StompTransport
+from running import Listener, broker_environment, connected, recipe_message
+
+
+@pytest.fixture
+def broker() -> Iterator[BrokerThread]:
+    with BrokerThread(port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def transport(broker: BrokerThread) -> Iterator[StompTransport]:
+    with connected(broker.port) as ready:
+        yield ready
+
+
+def run(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "parvis", "service", *arguments],
+        env=os.environ | broker_environment(port),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def line(file: Path, number: int) -> Send:
+    return recipe_message("jsonlines", {"n": number}, parameters={"output_filename": str(file)})
+
+
+def test_exactly_one_message_is_handled(
+    broker: BrokerThread, transport: StompTransport, tmp_path: Path
+) -> None:
+    file = tmp_path / "lines.jsonl"
+    transport.send(*[line(file, number) for number in range(3)])
+    for count in (1, 2):
+        done = run(broker.port, "-s", "JSONLines", "--single-message")
+        assert done.returncode == 0, done.stderr
+        assert len(file.read_text().splitlines()) == count
+    left = Listener(transport, "jsonlines")
+    left.wait_for(1)
+    assert left.payloads() == [{"n": 2}]
+
+
+def test_a_message_that_is_rejected_is_a_failure(broker: BrokerThread, transport: StompTransport) -> None:
+    letters = Listener(transport, "DLQ.test.jsonlines")
+    transport.send(recipe_message("jsonlines", {"n": 1}))
+    done = run(broker.port, "-s", "JSONLines", "--single-message")
+    assert done.returncode == 1
+    assert "not done (reject): parameters" in done.stderr
+    letters.wait_for(1)
+
+
+def test_no_message_is_a_failure(broker: BrokerThread) -> None:
+    done = run(broker.port, "-s", "JSONLines", "--single-message", "--wait", "0.2")
+    assert done.returncode == 1
+    assert "No message was handled within 0.2 s" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--single-message", "--workers", "2"], ["--single-message", "-r"], ["--wait", "3"]]
+)
+def test_what_does_not_go_together_is_said(arguments: list[str]) -> None:
+    done = run(1, "-s", "JSONLines", *arguments)
+    assert done.returncode == 2
+    assert "--single-message" in done.stderr
