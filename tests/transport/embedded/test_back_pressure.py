@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
-from parvis.transport.embedded import BrokerThread, Settings
+from parvis.transport.embedded import BrokerThread, Settings, server
 from parvis.transport.stomp_frames import Frame, encode
 from raw_stomp import RawClient
 from waiting import wait_until
@@ -136,3 +138,134 @@ def test_a_large_message_goes_through(connect: Connect) -> None:
     body = bytes(range(256)) * 100_000
     client.say("SEND", {"destination": "/queue/a"}, body)
     assert client.message().body == body
+
+
+def test_a_worker_goes_on_where_memory_is_full_of_what_it_takes_away() -> None:
+    """The transaction that acknowledges one message and sends another must get through."""
+    number = 24
+    with (
+        BrokerThread(settings=Settings(memory_limit=MEGABYTE)) as broker,
+        RawClient(broker.port) as producer,
+        RawClient(broker.port) as worker,
+        RawClient(broker.port) as collector,
+    ):
+        worker.subscribe("/queue/a", "client", more={"activemq.prefetchSize": "1"})
+        # More than twice the limit, from a client that is not made to wait: it has a transaction open.
+        producer.confirm("BEGIN", {"transaction": "all"})
+        producer.subscribe("/queue/none")
+        for n in range(number):
+            producer.say("SEND", {"destination": "/queue/a", "n": str(n), "transaction": "all"}, BODY)
+        producer.confirm("COMMIT", {"transaction": "all"})
+        for n in range(number):
+            message = worker.message()
+            transaction = {"transaction": "t"}
+            worker.say("BEGIN", transaction)
+            worker.say("ACK", {"id": message.headers["ack"], **transaction})
+            worker.say("SEND", {"destination": "/queue/b", "n": str(n), **transaction}, BODY)
+            worker.confirm("COMMIT", transaction)
+        collector.subscribe("/queue/b", "auto")
+        assert [collector.message().headers["n"] for _ in range(number)] == [str(n) for n in range(number)]
+
+
+def test_a_transaction_without_end_is_refused() -> None:
+    with (
+        BrokerThread(settings=Settings(memory_limit=MEGABYTE)) as broker,
+        RawClient(broker.port) as client,
+    ):
+        client.subscribe("/queue/none")
+        client.confirm("BEGIN", {"transaction": "t"})
+        for _ in range(50):
+            client.say("SEND", {"destination": "/queue/a", "transaction": "t"}, BODY)
+        assert "out of memory for messages" in client.error()
+        wait_until(lambda: broker.broker.destinations.memory.used == 0, 5, "memory")
+
+
+def test_who_reads_no_receipts_is_not_read_and_finally_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    """What waits for it is bounded, others are served, and what it held comes to them."""
+    with (
+        BrokerThread(settings=Settings(stall=1.0)) as broker,
+        RawClient(broker.port) as deaf,
+        RawClient(broker.port) as other,
+    ):
+        other.send("/queue/held", "x")
+        deaf.subscribe("/queue/held", "client")
+        deaf.message()
+        frame = encode(Frame("SEND", {"destination": "/topic/nobody", "receipt": "r" * 1000}))
+        deaf.socket.settimeout(0.3)
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 200 * MEGABYTE:
+                sent += deaf.socket.send(frame * 50)
+        assert sent < 60 * MEGABYTE
+        other.send("/queue/a", "others are served")
+        wait_until(lambda: "it has read nothing for" in caplog.text, 10, "the end of its patience")
+        other.subscribe("/queue/held", "client")
+        assert other.message().headers["redelivered"] == "true"
+
+
+def test_a_slow_reader_is_not_dropped() -> None:
+    with (
+        BrokerThread(settings=Settings(stall=1.0)) as patient,
+        RawClient(patient.port) as slow,
+        RawClient(patient.port) as sender,
+    ):
+        slow.subscribe("/queue/a", "auto")
+        for _ in range(100):
+            sender.send("/queue/a", BODY)
+        beginning = time.monotonic()
+        for _ in range(100):
+            assert slow.message().body == BODY
+            threading.Event().wait(0.02)
+        assert time.monotonic() - beginning > 1.0
+
+
+def test_a_frame_without_end_is_an_error_not_memory() -> None:
+    with BrokerThread(settings=Settings(max_body=MEGABYTE)) as broker, RawClient(broker.port) as client:
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                client.socket.sendall(b"SEND\ndestination:/queue/a\n\n" * 10_000)
+        assert "allowed are 1000000" in client.error()
+        assert broker.broker.destinations.memory.incoming == 0
+
+
+def test_frames_that_come_in_pieces_count_as_memory() -> None:
+    with (
+        BrokerThread(settings=Settings(memory_limit=10 * MEGABYTE)) as broker,
+        contextlib.ExitStack() as stack,
+    ):
+        clients = [stack.enter_context(RawClient(broker.port)) for _ in range(4)]
+        half = b"SEND\ndestination:/queue/a\ncontent-length:20000000\n\n" + bytes(7 * MEGABYTE)
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.socket.sendall(half)
+        memory = broker.broker.destinations.memory
+        wait_until(lambda: 7 * MEGABYTE < memory.incoming <= 20 * MEGABYTE, 5, "three at most to be left")
+        with RawClient(broker.port) as other:
+            other.send("/queue/a", "small ones go on")
+
+
+def test_a_frame_byte_by_byte_keeps_nobody_waiting(broker: BrokerThread, connect: Connect) -> None:
+    slow, quick = connect(), connect()
+    for byte in encode(Frame("SEND", {"destination": "/queue/a"}, b"at last")):
+        slow.socket.sendall(bytes([byte]))
+        quick.send("/queue/b", "at once")
+    quick.subscribe("/queue/a")
+    assert quick.message().body == b"at last"
+
+
+def test_a_flood_of_silent_connections_keeps_nobody_out(
+    broker: BrokerThread, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_MAX_CONNECTIONS", 20)
+    served = connect()
+    silent = [connect(connect=False) for _ in range(60)]
+    newcomer = connect()
+    newcomer.subscribe("/queue/a")
+    served.send("/queue/a", "x")
+    assert newcomer.message().body == b"x"
+    with pytest.raises(ConnectionError):
+        silent[0].receive()
+    talking = [connect() for _ in range(18)]
+    with RawClient(broker.port, connect=False) as late:
+        assert "there are 20 connections already" in late.error()
+    assert len(talking) == 18

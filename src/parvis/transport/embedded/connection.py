@@ -110,8 +110,7 @@ class Connection(asyncio.BufferedProtocol):
             error = "internal error of the broker, which has logged it"
         if error and not self.session.closing:
             self.session.refuse(error)
-        if not (error or self.session.closing):
-            self._count_incoming()
+        self._count_incoming()
         if self.session.unconfirmed:
             self.session.unconfirmed = False
             self._hub.sent(self)
@@ -129,6 +128,8 @@ class Connection(asyncio.BufferedProtocol):
         memory = self._hub.destinations.memory
         memory.incoming += self._parser.incomplete - self._incoming
         self._incoming = self._parser.incomplete
+        if self.session.closing:
+            return
         if self._incoming > _LARGE and memory.used + memory.incoming > 2 * memory.limit:
             self.session.refuse("the broker is out of memory for a frame as large as this")
 

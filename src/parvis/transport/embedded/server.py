@@ -208,6 +208,7 @@ class Broker:
         # Whoever does not even say CONNECT must not keep the others out.
         silent = next((one for one in self._connections if not one.session.connected), connection)
         if silent is not connection:
+            del self._connections[silent]
             silent.abort()
         else:
             connection.session.refuse(f"there are {_MAX_CONNECTIONS} connections already")
