@@ -14,6 +14,7 @@ _COMMANDS = {
     "broker": ("parvis.cli.broker:broker", "Run a message broker for this machine."),
     "monitor": ("parvis.cli.monitor:monitor", "Show who is there and what they are doing."),
     "recipe": ("parvis.cli.recipe:recipe", "Check, draw and show recipes."),
+    "rabbitmq": ("parvis.cli.rabbitmq:rabbitmq", "Set a RabbitMQ up."),
     "completion": ("parvis.cli.completion:completion", "Print what makes a shell complete these commands."),
 }
 
