@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from threading import Event
 from typing import Any, ClassVar
 
 import orjson
@@ -50,6 +52,18 @@ class Patient(Service[Anything, Anything]):
     def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
         self.tries.append(step.identity)
         raise Retry("not yet", after=100)
+
+
+class Endless(Service[Anything, Anything]):
+    """Takes longer than anybody waits."""
+
+    name: ClassVar[str] = "Endless"
+    queue: ClassVar[str] = "endless"
+
+    def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            Event().wait(0.01)
 
 
 @pytest.fixture
@@ -212,6 +226,29 @@ def test_a_topic_does_not_stand_in_for_the_dead_letter(
         wait_until(lambda: heard, 10, "the broadcast")
 
 
+def test_a_time_out_goes_to_the_error_nodes(broker: BrokerThread, transport: StompTransport) -> None:
+    heard = Listener(transport, "failed")
+    content = recipe(n2={"queue": "endless", "timeout": 0.2, "retries": 1, "retry-delay": 0, "error": 3})
+    with hosted(broker.port, Endless):
+        transport.send(message(1, content, node=2))
+        heard.wait_for(1)
+    error = heard.payloads()[0]["error"]
+    assert (error["result"], error["tries"]) == ("ran out of time 2 times", 2)
+
+
+def test_when_the_first_message_was_sent_goes_along(broker: BrokerThread, transport: StompTransport) -> None:
+    results = Listener(transport, "results")
+    old, new = message(1, recipe()), message(2, recipe())
+    now = time.time_ns() // 1_000_000
+    with hosted(broker.port, Multiplier):
+        transport.send(old, Send(new.destination, new.body, {RECIPE_HEADER: "True"}))
+        transport.send(Send(new.destination, new.body, {RECIPE_HEADER: "True", "parvis-first-seen": "soon"}))
+        results.wait_for(3)
+    first, *others = [each.headers["parvis-first-seen"] for each in results.messages]
+    assert first == "1234567890123"
+    assert all(now - 60_000 < int(other) <= now + 60_000 for other in others)
+
+
 @pytest.mark.parametrize("retries", [0, 1, 3, "2"])
 def test_the_recipe_says_how_often_and_how_soon(
     broker: BrokerThread, transport: StompTransport, retries: Any
@@ -227,7 +264,15 @@ def test_the_recipe_says_how_often_and_how_soon(
     assert len(set(Patient.tries)) == 1
     assert [letter.headers["parvis-tries"] for letter in letters.messages] == [str(int(retries) + 1)] * 2
     results = {letter.headers["parvis-result"] for letter in letters.messages}
-    assert results == {f"gave up after {retries} retries", f"failed {int(retries) + 1} times"}
+    assert (
+        results
+        == {
+            "0": {"gave up after 0 retries", "failed once"},
+            "1": {"gave up after 1 retry", "failed 2 times"},
+            "2": {"gave up after 2 retries", "failed 3 times"},
+            "3": {"gave up after 3 retries", "failed 4 times"},
+        }[str(retries)]
+    )
 
 
 def test_priority_is_that_of_the_node_or_else_of_the_recipe_environment() -> None:

@@ -165,11 +165,12 @@ def _remaining(message: Message) -> float | None:
 
 def _failure(service: AnyService, message: Message, outcome: Outcome, policy: Policy) -> Failure:
     most = _most_retries(service, outcome, policy)
+    times = f"{most + 1} times" if most else "once"
     results = {
         "reject": "rejected",
-        "retry": f"gave up after {most} retries",
-        "fail": f"failed {most + 1} times",
-        "timeout": f"ran out of time, {most + 1} times",
+        "retry": "gave up after 1 retry" if most == 1 else f"gave up after {most} retries",
+        "fail": f"failed {times}",
+        "timeout": f"ran out of time {times}",
         "crash": "the process that handled it died, again and again",
     }
     result = results[outcome.result]
