@@ -141,6 +141,25 @@ def test_innocents_that_were_lost_with_it_are_handled(stomp: StompSettings, tran
     assert not any(message.redelivered for message in work.messages)
 
 
+def test_those_lost_together_come_together_though_others_wait(
+    stomp: StompSettings, transport: StompTransport
+):
+    transport.send(Send("work", b"0"), Send("work", b"1"))
+    for _ in range(LIMIT - 1):
+        die_of(stomp, "work", 2)
+    with sweeping(stomp), contextlib.ExitStack() as stack:
+        taken: list[Message] = []
+        dying = transport_for(stomp)
+        dying.connect()
+        stack.callback(dying.disconnect)
+        dying.subscribe("work", taken.append, prefetch=2)
+        wait_until(lambda: len(taken) == 2, 10, "messages to die of")
+        work = Listener(transport, "work")
+        dying.disconnect()
+        work.wait_for(2)
+    assert all("parvis_renewed" in message.headers for message in work.messages)
+
+
 def test_what_is_handed_out_seldom_enough_is_left_alone(stomp: StompSettings, transport: StompTransport):
     transport.send(Send("work", b"redelivered"), Send("work", b"new"))
     die_of(stomp, "work", 1)
