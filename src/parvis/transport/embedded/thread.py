@@ -10,6 +10,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, TypeVar
 
+from parvis.transport.embedded.clock import Clock
 from parvis.transport.embedded.journal import JournalError
 from parvis.transport.embedded.server import Broker
 from parvis.transport.embedded.settings import Settings
@@ -27,10 +28,11 @@ class BrokerThread:
     Args:
         port: where to listen, 0 for any free port.
         settings: everything else.
+        clock: what the time is.
     """
 
-    def __init__(self, port: int = 0, settings: Settings | None = None) -> None:
-        self.broker = Broker(replace(settings or Settings(), port=port))
+    def __init__(self, port: int = 0, settings: Settings | None = None, clock: Clock | None = None) -> None:
+        self.broker = Broker(replace(settings or Settings(), port=port), clock)
         self._started = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="embedded broker", daemon=True)
