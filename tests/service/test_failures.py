@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from threading import Event
 from typing import Any, ClassVar
 
 import orjson
@@ -21,8 +20,8 @@ from parvis.service.failure import route
 from parvis.transport.base import Message, Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, connected, hosted
-from sample_services import Multiplier
+from running import Listener, connected, hosted, process_of
+from sample_services import Dawdler, Multiplier
 from waiting import wait_until
 
 REJECTED, RETRIED, FAILING = 13, 14, 15
@@ -52,18 +51,6 @@ class Patient(Service[Anything, Anything]):
     def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
         self.tries.append(step.identity)
         raise Retry("not yet", after=100)
-
-
-class Endless(Service[Anything, Anything]):
-    """Takes longer than anybody waits."""
-
-    name: ClassVar[str] = "Endless"
-    queue: ClassVar[str] = "endless"
-
-    def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            Event().wait(0.01)
 
 
 @pytest.fixture
@@ -228,12 +215,13 @@ def test_a_topic_does_not_stand_in_for_the_dead_letter(
 
 def test_a_time_out_goes_to_the_error_nodes(broker: BrokerThread, transport: StompTransport) -> None:
     heard = Listener(transport, "failed")
-    content = recipe(n2={"queue": "endless", "timeout": 0.2, "retries": 1, "retry-delay": 0, "error": 3})
-    with hosted(broker.port, Endless):
-        transport.send(message(1, content, node=2))
+    content = recipe(n2={"queue": "dawdle", "timeout": 0.1, "retries": 1, "retry-delay": 0, "error": 3})
+    with process_of(Dawdler, broker.port):
+        transport.send(message(1, content, node=2, how="asleep"))
         heard.wait_for(1)
     error = heard.payloads()[0]["error"]
     assert (error["result"], error["tries"]) == ("ran out of time 2 times", 2)
+    assert error["reason"] == "it took longer than 0.1 s"
 
 
 def test_when_the_first_message_was_sent_goes_along(broker: BrokerThread, transport: StompTransport) -> None:
