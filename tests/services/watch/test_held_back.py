@@ -206,6 +206,7 @@ def test_a_watcher_that_is_killed_in_the_middle(
             transport.send(scan_message("a", pattern, 400, record, seconds=0.001))
             wait_for(record, "a", 120)
             watcher.send_signal(signal.SIGKILL)
+        wait_until(lambda: depth(broker) == 0, 20, "the workers, which nobody hears")
         with process_of(FileWatcher, broker.port, environment):
             wait_for(record, "a", 400)
     assert most_in_flight(record.images("a")) <= LIMIT + BURST
