@@ -191,7 +191,7 @@ def test_drop_writes_a_file_straight_away(broker: BrokerThread, tmp_path: Path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     content = json.loads(file.read_text())
     assert content["message"] == {"recipes": ["a"], "parameters": {"ispyb_dcid": 12}}
-    assert sorted(content["headers"]) == ["zocalo.go.host", "zocalo.go.user"]
+    assert sorted(content["headers"]) == ["parvis-id", "zocalo.go.host", "zocalo.go.user"]
     assert broker.statistics() == []
 
 

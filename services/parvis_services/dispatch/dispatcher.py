@@ -63,6 +63,8 @@ class Dispatcher(Service[DispatchRequest, Anything]):
     Payload: ClassVar[type[BaseModel]] = DispatchRequest
     Parameters: ClassVar[type[BaseModel]] = Anything
     plain_messages: ClassVar[bool] = True
+    # A request whose confirmation comes late is in a drop file as well.
+    remember: ClassVar[float] = 86_400
 
     _database: Database | None = None
     _site: Site

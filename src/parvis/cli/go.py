@@ -254,12 +254,19 @@ class _Submission:
     def __init__(
         self, config: Config, message: dict[str, Any], say: _Speaker, *, dry_run: bool, wait: float | None
     ) -> None:
+        from parvis.service.identity import IDENTITY
+
         self._config = config
         self._message = message
         self._say = say
         self._dry_run = dry_run
         self._wait = None if dry_run else wait
-        self._headers = {"zocalo.go.user": _user(), "zocalo.go.host": socket.gethostname()}
+        # The same in the message and in a drop file: whoever gets both knows that they are one request.
+        self._headers = {
+            "zocalo.go.user": _user(),
+            "zocalo.go.host": socket.gethostname(),
+            IDENTITY: str(uuid.uuid4()),
+        }
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._transport: Transport | None = None
 
