@@ -47,7 +47,7 @@ class Scale:
 
 
 LONG = Scale(
-    kills=50, broker_away=10, black_hole=60, slow=60, database_away=60, poison=5, each=10_000, steady=10_000
+    kills=50, broker_away=10, black_hole=60, slow=60, database_away=60, poison=5, each=5000, steady=4000
 )
 
 Fault = Callable[[Place, Feeder, Scale], None]

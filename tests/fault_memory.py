@@ -8,7 +8,7 @@ from statistics import median
 from fault_place import Place
 
 _SETTLED = 0.3  # of the rows: by then all that is loaded at first use is loaded
-_FEWEST_SAMPLES = 10
+_FEWEST_SAMPLES = 3
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,8 @@ def faulty_place(
         "PARVIS_LOGBOOK_LOCATION": str(directory / "logbook"),
         **(environment or {}),
     }
-    supervisor = Supervisor(_commands(services, clock), variables, logs)
+    commands = _commands(services, clock)
+    supervisor = Supervisor(commands, variables, logs)
     transport = Config.load(overrides=broker.environment(broker.port)).transport()
     transport.connect()
     place = Place(
@@ -269,6 +270,8 @@ def faulty_place(
     )
     place.start_services()
     try:
+        ready = [logs / f"{name}.log" for name, _ in commands]
+        place.wait_for(lambda: all(map(_is_ready, ready)), 60, "the services to start")
         yield place
     finally:
         place.stop_services()
@@ -292,6 +295,10 @@ def let_pass(seconds: float) -> None:
     """Let a fault last."""
     end = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() >= end, seconds + 5, "the time to pass")
+
+
+def _is_ready(log: Path) -> bool:
+    return log.exists() and "ready:" in log.read_text()
 
 
 def _commands(services: Mapping[str, int], clock: SteppedClock) -> list[tuple[str, list[str]]]:

@@ -128,8 +128,10 @@ class FaultWorker(Service[Item, Anything]):
                 ctypes.string_at(0)
             case "hang":
                 threading.Event().wait()
-            case "stuck":  # in C, where no signal is noticed
-                ctypes.PyDLL(None).sleep(3600)
+            case "stuck":  # in C, where no signal is noticed, and no other thread goes on
+                mutex = ctypes.create_string_buffer(64)
+                for _ in range(2):
+                    ctypes.PyDLL(None).pthread_mutex_lock(mutex)
             case "memory":
                 _exhaust_memory()
             case "killed":  # as the kernel does when there is no memory left
