@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.service.status import Status
-from parvis.transport.base import Message, Send
+from parvis.transport.base import Message, Send, Transport
 from parvis.transport.stomp import StompTransport
 from waiting import wait_until
 
@@ -41,6 +42,14 @@ quick = workflows_services:QuickWrapper
 [zocalo.configuration.plugins]
 greeting = workflows_services:Greeting
 """
+
+
+def stomp_site(port: int, directory: Path, login: tuple[str, str], transport: str = "StompTransport") -> Site:
+    """A site with a STOMP broker on this machine."""
+    namespace = f"t{uuid.uuid4().hex[:8]}"
+    broker = {"plugin": "stomp", "host": "127.0.0.1", "port": port, "prefix": namespace}
+    broker |= {"username": login[0], "password": login[1]}
+    return Site(broker, StompTransport([("127.0.0.1", port)], *login, namespace), directory, transport)
 
 
 class Process:
@@ -74,10 +83,11 @@ class Site:
     """
 
     def __init__(
-        self, port: int, directory: Path, namespace: str, username: str, password: str, transport: str
+        self, broker: dict[str, Any], connection: Transport, directory: Path, transport: str
     ) -> None:
         self.directory = directory
-        self.namespace = namespace
+        self.transport = connection
+        self.namespace = connection.namespace
         self.recipes = directory / "recipes"
         self.drop = directory / "drop"
         self.dead = directory / "dead"
@@ -85,14 +95,7 @@ class Site:
             part.mkdir(parents=True)
         self.settings: dict[str, Any] = {
             "version": 1,
-            "broker": {
-                "plugin": "stomp",
-                "host": "127.0.0.1",
-                "port": port,
-                "username": username,
-                "password": password,
-                "prefix": namespace,
-            },
+            "broker": broker,
             "nowhere": {
                 "plugin": "stomp",
                 "host": "127.0.0.1",
@@ -125,12 +128,12 @@ class Site:
         (packages / "METADATA").write_text("Metadata-Version: 2.1\nName: site-services\nVersion: 1.0\n")
         (packages / "entry_points.txt").write_text(_ENTRY_POINTS)
         self._packages = packages.parent
-        self.transport = StompTransport([("127.0.0.1", port)], username, password, namespace)
         self.cards: list[dict[str, Any]] = []
 
     def configure(self, **changes: Any) -> None:
         """Write the configuration file, with some of its entries changed."""
-        self.configuration.write_text(yaml.safe_dump(self.settings | changes))
+        self.settings |= changes
+        self.configuration.write_text(yaml.safe_dump(self.settings))
 
     def open(self) -> None:
         """Connect the test's own transport."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from parvis.transport.embedded import BrokerThread
-from zocalo_site import Site
+from zocalo_site import Site, stomp_site
 
 pytest.importorskip("zocalo")
 
@@ -35,7 +34,7 @@ def make_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeSi
     with ExitStack() as stack:
 
         def make(transport: str = "StompTransport") -> Site:
-            site = Site(port, tmp_path / "site", f"t{uuid.uuid4().hex[:8]}", *login, transport)
+            site = stomp_site(port, tmp_path / "site", login, transport)
             site.open()
             stack.callback(site.transport.disconnect)
             return site
@@ -52,7 +51,7 @@ def site(make_site: MakeSite) -> Site:
 @pytest.fixture
 def small_site(small_broker: int, tmp_path: Path) -> Iterator[Site]:
     """A site with an embedded broker, for what has nothing to do with the broker."""
-    site = Site(small_broker, tmp_path / "site", f"t{uuid.uuid4().hex[:8]}", "", "", "StompTransport")
+    site = stomp_site(small_broker, tmp_path / "site", ("", ""))
     site.open()
     yield site
     site.transport.disconnect()

@@ -73,6 +73,8 @@ def test_failures_end_as_in_our_host(make_site: MakeSite, transport: str) -> Non
         assert told[1] == "14 is not ready"
         assert told[2].startswith("Multiplier takes recipe messages only")
         assert told[3].startswith("ZeroDivisionError: 15 is a surprise")
+        queue = f"/queue/{site.namespace}.multiply"
+        assert {letter.headers["original-destination"] for letter in dead.messages} == {queue}
         traces = [letter.headers.get("parvis-traceback", "") for letter in dead.messages]
         assert any("in process" in trace for trace in traces)
         assert multiplier.process.poll() is None

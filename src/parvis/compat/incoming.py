@@ -10,7 +10,8 @@ from typing import Any
 
 from workflows.transport.common_transport import CommonTransport
 
-from parvis.transport.base import Message, Send, own_headers
+from parvis.compat.transport import ParvisTransport
+from parvis.transport.base import Message, Send
 from parvis.transport.stomp_messages import dead_letter
 
 # What the transport of `workflows` for RabbitMQ adds to the headers of a message
@@ -42,11 +43,13 @@ class SettlingTransport:
 
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
         """As `Transport.dead_letter`."""
-        if self._is_rabbitmq:
-            return Send(
-                f"dlq.{message.destination}", message.body, {**own_headers(message.headers), **headers}
-            )
-        return dead_letter(message, self.theirs.get_namespace(), headers)
+        if isinstance(self.theirs, ParvisTransport):
+            return self.theirs.dead_letter(message, headers)
+        if not self._is_rabbitmq:
+            return dead_letter(message, self.theirs.get_namespace(), headers)
+        from parvis.transport.amqp_messages import dead_letter as amqp_dead_letter
+
+        return amqp_dead_letter(message, "", headers)
 
     def commit(self, headers: Sequence[Mapping[str, Any]], sends: Sequence[Send]) -> None:
         """Acknowledge messages and send, in one transaction."""
@@ -62,7 +65,14 @@ class SettlingTransport:
         self.theirs.transaction_commit(transaction)
 
     def _send(self, send: Send, transaction: int) -> None:
-        headers = dict(send.headers)
+        if isinstance(self.theirs, ParvisTransport):
+            self.theirs.add(transaction, send)
+            return
+        headers: dict[str, Any] = dict(send.headers)
+        if self._is_rabbitmq and "original-destination" in headers:
+            from parvis.transport.amqp_messages import death
+
+            headers["x-death"] = [death(headers["original-destination"])]
         if send.priority is not None:
             headers["priority"] = str(send.priority)
         if not send.persistent:

@@ -155,6 +155,14 @@ class ParvisTransport(CommonTransport):
             if channel.waiting.get(message.message_id) is message:
                 self._commit(_Open([(channel, message.message_id)], sends=list(sends)))
 
+    def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
+        """As `Transport.dead_letter`."""
+        return self._ours.dead_letter(message, headers)
+
+    def add(self, transaction: int, send: Send) -> None:
+        """Make a message of ours, as it is, part of an open transaction."""
+        self._opened(transaction).sends.append(send)
+
     def abandon_transactions(self) -> None:
         """Forget what is open: its messages are unsettled again."""
         for transaction in list(self._open):

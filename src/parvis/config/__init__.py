@@ -80,7 +80,8 @@ _LOG_FORMAT_VARIABLE = "PARVIS_LOG_FORMAT"
 _TRANSPORT_VARIABLE = "PARVIS_TRANSPORT"
 
 _RABBITMQ = "PikaTransport"
-_STOMP = ("StompTransport", "ParvisTransport")
+_STOMP = "StompTransport"
+_EITHER = "ParvisTransport"  # as `workflows` knows our connection: RabbitMQ where only that is configured
 
 #: Variables that change the configuration.
 VARIABLES = (
@@ -288,9 +289,11 @@ class Config:
         """
         if self.transport_default == _RABBITMQ:
             return self.pika or PikaSettings()
-        if self.transport_default not in (None, *_STOMP):
+        if self.transport_default == _EITHER and self.pika is not None and self.stomp == StompSettings():
+            return self.pika
+        if self.transport_default not in (None, _STOMP, _EITHER):
             raise ConfigError(
-                f"the configuration asks for {self.transport_default}, and there are only {_STOMP[0]} and "
+                f"the configuration asks for {self.transport_default}, and there are only {_STOMP} and "
                 f"{_RABBITMQ}; ask for one with -t or PARVIS_TRANSPORT"
             )
         return self.stomp

@@ -278,7 +278,7 @@ def _properties(send: Send, name: str) -> spec.BasicProperties:
         # In a delay queue it would go on early instead of ending: see `is_stale`.
         expiration = str(max(0, round(send.expiration * 1000))) if send.delay <= 0 else None
     if name.startswith(DEAD) and ORIGIN in headers:
-        headers["x-death"] = [_death(headers[ORIGIN])]
+        headers["x-death"] = [death(headers[ORIGIN])]
     return spec.BasicProperties(
         headers=headers,
         delivery_mode=2 if send.persistent else 1,
@@ -289,7 +289,7 @@ def _properties(send: Send, name: str) -> spec.BasicProperties:
     )
 
 
-def _death(queue: str) -> dict[str, Any]:
+def death(queue: str) -> dict[str, Any]:
     """What the broker itself would note on a dead letter; tools for dead letters look for it."""
     return {
         "count": 1,
