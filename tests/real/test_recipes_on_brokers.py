@@ -1,9 +1,9 @@
-"""Error nodes and joins on a real ActiveMQ."""
+"""Error nodes and joins on real brokers."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,13 +14,13 @@ from parvis.recipe.envelope import Envelope
 from parvis.service.base import Service, Step
 from parvis.service.contract import Anything, Outputs
 from parvis.service.host import Host
+from parvis.transport.base import BrokerRefused, Send, Transport
 from parvis.transport.stomp import StompTransport
 from parvis_services.operate.join import Join
 from real.activemq.server import ActiveMQ
 from running import Listener, in_thread
 from sample_services import Multiplier, Number
-
-pytestmark = pytest.mark.real("activemq")
+from waiting import wait_until
 
 
 class Splitter(Service[Anything, Anything]):
@@ -35,22 +35,41 @@ class Splitter(Service[Anything, Anything]):
             step.send("each", {"number": number})
 
 
-@pytest.fixture
-def namespace() -> str:
-    return f"recipes-{uuid.uuid4().hex[:8]}"
+@pytest.fixture(
+    params=[
+        pytest.param("activemq", marks=pytest.mark.real("activemq")),
+        pytest.param("rabbitmq", marks=pytest.mark.real("rabbitmq")),
+    ]
+)
+def connect(request: pytest.FixtureRequest) -> Callable[[], Transport]:
+    """Makes transports, not yet connected, to each broker in turn."""
+    if request.param == "rabbitmq":
+        return request.getfixturevalue("vhost").transport
+    server: ActiveMQ = request.getfixturevalue("activemq")
+    namespace = f"recipes-{uuid.uuid4().hex[:8]}"
+    address = [(server.host, server.port)]
+    return lambda: StompTransport(address, server.username, server.password, namespace)
 
 
 @pytest.fixture
-def transports(activemq: ActiveMQ, namespace: str) -> Iterator[list[StompTransport]]:
-    address = [(activemq.host, activemq.port)]
-    made = [StompTransport(address, activemq.username, activemq.password, namespace) for _ in range(2)]
-    made[0].connect()
-    yield made
-    made[0].disconnect()
+def transport(connect: Callable[[], Transport]) -> Iterator[Transport]:
+    connected = connect()
+    connected.connect()
+    yield connected
+    connected.disconnect()
+
+
+def is_taken(transport: Transport, sends: Sequence[Send]) -> bool:
+    """Send, if the queue is there: on RabbitMQ the services make theirs when they start."""
+    try:
+        transport.send(*sends)
+    except BrokerRefused:
+        return False
+    return True
 
 
 def test_a_fan_out_with_failures_is_joined(
-    transports: list[StompTransport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connect: Callable[[], Transport], transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     recipe: dict[str, Any] = {
@@ -63,12 +82,12 @@ def test_a_fan_out_with_failures_is_joined(
         "start": [[1, {"numbers": [1, 13, 15, 2, 3]}]],
     }
     late = {**recipe, "2": {**recipe["2"], "output": 6, "error": [4]}}
-    out, inside = transports
-    heard = Listener(out, "failed", "joined")
-    host = Host(inside, [service(Config()) for service in (Splitter, Multiplier, Join)])
+    heard = Listener(transport, "failed", "joined")
+    host = Host(connect(), [service(Config()) for service in (Join, Multiplier, Splitter)])
     with in_thread(host):
         for content, recipe_id in ((recipe, "whole"), (late, "late")):
-            out.send(*Envelope(content, 0, None, environment={"ID": recipe_id}).start())
+            begin = Envelope(content, 0, None, environment={"ID": recipe_id}).start()
+            wait_until(lambda begin=begin: is_taken(transport, begin), 20, "the first queue")
         heard.wait_for(6, timeout=30)
     by_recipe: dict[str, list[Any]] = {"whole": [], "late": []}
     for message in heard.messages:
