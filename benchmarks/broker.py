@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import orjson
 import psutil
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +26,8 @@ from rich.table import Table
 from parvis.transport.stomp_frames import Frame, Parser, encode
 
 Figures = tuple[str, ...]
+SIZES = (1000, 20_000)
+JOURNALS = ("no", "no sync", "yes")
 
 
 class Client:
@@ -47,16 +50,20 @@ class Client:
 
 
 @contextmanager
-def broker(journal: bool) -> Iterator[tuple[int, psutil.Process]]:
+def broker(journal: str) -> Iterator[tuple[int, psutil.Process]]:
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", "parvis.transport.embedded", "--port", "0"]
-        command += ["--journal", str(Path(directory) / "journal.db")] if journal else []
+        command += ["--journal", str(Path(directory) / "journal.db")] if journal != "no" else []
+        command += ["--no-sync"] if journal == "no sync" else []
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         ) as process:
             assert process.stdout is not None
-            yield int(process.stdout.readline().split(":")[1].split(",")[0]), psutil.Process(process.pid)
-            process.terminate()
+            port = int(process.stdout.readline().split(":")[1].split(",")[0])
+            try:
+                yield port, psutil.Process(process.pid)
+            finally:
+                process.terminate()
 
 
 def send_frame(queue: str, size: int, **more: str) -> bytes:
@@ -140,7 +147,71 @@ def round_trips(port: int, size: int, number: int) -> tuple[float, float]:
     return statistics.median(taken), statistics.quantiles(taken, n=100)[98]
 
 
-def measure(size: int, journal: bool, number: int, repeats: int) -> Figures:
+def commits(port: int, size: int, connections: int, seconds: float = 2) -> float:
+    """Transactions a second of connections that each wait for the receipt of one before the next."""
+    done = [0] * connections
+    end = time.perf_counter() + seconds
+
+    def work(index: int) -> None:
+        client = Client(port)
+        transaction = {"transaction": "t"}
+        data = encode(Frame("BEGIN", transaction)) + send_frame("/queue/commits", size, **transaction)
+        data += encode(Frame("COMMIT", transaction | {"receipt": "r"}))
+        while time.perf_counter() < end:
+            client.socket.sendall(data)
+            while not client.read():
+                pass
+            done[index] += 1
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(done) / seconds
+
+
+def backlog(port: int, process: psutil.Process, size: int, number: int) -> tuple[str, str, str, str]:
+    """Messages that nobody takes, then somebody takes them: the rates, and the memory at most and in the end.
+
+    Where the broker makes the sender wait, as it keeps all in memory, that number is the first.
+    """
+    peak, came = 0, 0
+    start = time.perf_counter()
+    feeding = feed(Client(port), send_frame("/queue/backlog", size), number)
+    watch, sent = Client(port), -1
+    watch.subscribe("/queue/answers")
+    ask = {"destination": "/queue/ActiveMQ.Statistics.Destination.backlog", "reply-to": "/queue/answers"}
+    while came < number and came != sent:  # until all are there, or no more come
+        sent = came
+        feeding.join(1)
+        peak = max(peak, process.memory_info().rss)
+        watch.socket.sendall(encode(Frame("SEND", ask)))
+        while not (messages := watch.read()):
+            pass
+        watch.socket.sendall(b"".join(map(ack_frame, messages)))
+        came = orjson.loads(messages[0].body)["size"]
+    filled = time.perf_counter() - start
+    start = time.perf_counter()
+    receiver, got = Client(port), 0
+    receiver.subscribe("/queue/backlog")
+    while got < number:
+        messages = receiver.read()
+        got += len(messages)
+        receiver.socket.sendall(b"".join(map(ack_frame, messages)))
+        peak = max(peak, process.memory_info().rss) if got % 1000 < len(messages) else peak
+    feeding.join()
+    emptied = time.perf_counter() - start
+    end = process.memory_info().rss
+    return (
+        f"{came:,}",
+        f"{came / filled:,.0f}",
+        f"{number / emptied:,.0f}",
+        f"{peak / 1e6:.0f} / {end / 1e6:.0f}",
+    )
+
+
+def measure(size: int, journal: str, number: int, repeats: int) -> Figures:
     """One line of the table: medians."""
     rates: dict[str, list[float]] = {"through": [], "forward": []}
     costs: list[float] = []
@@ -156,7 +227,7 @@ def measure(size: int, journal: bool, number: int, repeats: int) -> Figures:
         memory = process.memory_info().rss / 1e6
     return (
         f"{size / 1000:g} kB",
-        "yes" if journal else "no",
+        journal,
         f"{statistics.median(rates['through']):,.0f}",
         f"{statistics.median(costs):.0f}",
         f"{statistics.median(rates['forward']):,.0f}",
@@ -169,19 +240,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=20_000, help="of each run (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="medians of so many (default: %(default)s)")
+    parser.add_argument("--backlog", type=int, default=100_000, help="messages (default: %(default)s)")
     options = parser.parse_args()
-    table = Table(title=f"Embedded broker, medians of {options.repeats} runs")
+    show_rates(options.messages, options.repeats)
+    show_commits()
+    show_backlog(options.backlog)
+
+
+def show_rates(messages: int, repeats: int) -> None:
+    table = Table(title=f"Embedded broker, medians of {repeats} runs")
     for heading in ("size", "journal", "msg/s", "µs/msg", "hops/s", "ms p50 / p99", "MB"):
         table.add_column(heading, justify="right")
-    for journal in (False, True):
-        for size in (1000, 20_000):
-            number = options.messages if size == 1000 else options.messages // 5
-            table.add_row(*measure(size, journal, number, options.repeats))
+    for journal in JOURNALS:
+        for size in SIZES:
+            number = messages if size == 1000 else messages // 5
+            table.add_row(*measure(size, journal, number, repeats))
     Console().print(table)
     print(
         "msg/s: sent, delivered and acknowledged. µs/msg: the broker's CPU for that. hops/s: taken,\n"
         "acknowledged and sent on in a transaction. ms: from SEND to MESSAGE, one at a time. MB: memory."
     )
+
+
+def show_commits() -> None:
+    counts = (1, 4, 16, 64)
+    table = Table(title="Transactions a second, each waited for, by so many connections")
+    for heading in ("size", "journal", *map(str, counts)):
+        table.add_column(heading, justify="right")
+    for journal in JOURNALS:
+        for size in SIZES:
+            with broker(journal) as (port, _):
+                rates = [f"{commits(port, size, connections):,.0f}" for connections in counts]
+            table.add_row(f"{size / 1000:g} kB", journal, *rates)
+    Console().print(table)
+
+
+def show_backlog(number: int) -> None:
+    table = Table(title=f"A backlog of {number:,}")
+    for heading in ("size", "journal", "held", "in/s", "out/s", "MB peak / end"):
+        table.add_column(heading, justify="right")
+    for journal in ("no", "yes"):
+        for size in SIZES:
+            with broker(journal) as (port, process):
+                table.add_row(f"{size / 1000:g} kB", journal, *backlog(port, process, size, number))
+    Console().print(table)
+    print("held: in the queue when the sender was done, or was made to wait. MB: resident memory.")
 
 
 if __name__ == "__main__":

@@ -116,7 +116,9 @@ class Model(RuleBasedStateMachine):
         self.clients: list[Client] = []
         self.new: list[tuple[Subscription, Item]] = []
         self.broker = self.open()
-        self.connect()
+        for _ in range(2):
+            self.connect()
+            self.clients[-1].subscribe(QUEUES[0], 2)
 
     def open(self, port: int = 0) -> BrokerThread:
         options = Settings(journal=self.journal, memory_limit=300_000)
@@ -155,7 +157,7 @@ class Model(RuleBasedStateMachine):
         queue=st.sampled_from(QUEUES),
         priority=st.sampled_from([4, 4, 9]),
         persistent=st.sampled_from([True, True, True, False]),
-        number=st.integers(1, 4),
+        number=st.integers(1, 8),
     )
     def send(self, who: int, queue: str, priority: int, persistent: bool, number: int) -> None:
         items = [self.item(queue, priority, persistent) for _ in range(number)]

@@ -18,10 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, default=61613, help="0 for any free port (default: %(default)s)")
     parser.add_argument("--journal", type=Path, help="SQLite file that keeps persistent messages")
+    parser.add_argument(
+        "--no-sync", action="store_true", help="do not wait for the disk: a power failure may cost messages"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        serve(Settings(port=options.port, journal=options.journal), _announce)
+        serve(Settings(port=options.port, journal=options.journal, sync=not options.no_sync), _announce)
     except (BrokerError, JournalError) as error:
         print(error, file=sys.stderr)
         return 1
