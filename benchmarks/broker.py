@@ -267,7 +267,7 @@ def show_commits() -> None:
     table = Table(title="Transactions a second, each waited for, by so many connections")
     for heading in ("size", "journal", *map(str, counts)):
         table.add_column(heading, justify="right")
-    for journal in JOURNALS:
+    for journal in JOURNALS[1:]:
         for size in SIZES:
             with broker(journal) as (port, _):
                 rates = [f"{commits(port, size, connections):,.0f}" for connections in counts]

@@ -30,7 +30,7 @@ from tcp_proxy import TcpProxy
 from waiting import wait_until
 
 QUEUES = ["a", "b"]
-PATIENCE = 20
+PATIENCE = 8
 PICK = st.integers(0, 1000)
 
 
