@@ -14,10 +14,11 @@ from parvis.recipe.envelope import Envelope
 from parvis.service.base import Service, Step
 from parvis.service.contract import Anything, Outputs
 from parvis.service.host import Host
-from parvis.transport.base import BrokerRefused, Send, Transport
+from parvis.transport.base import BrokerRefused, Message, Send, Transport
 from parvis.transport.stomp import StompTransport
 from parvis_services.operate.join import Join
 from real.activemq.server import ActiveMQ
+from real.rabbitmq.vhost import VirtualHost
 from running import Listener, in_thread
 from sample_services import Multiplier, Number
 from waiting import wait_until
@@ -99,3 +100,32 @@ def test_a_fan_out_with_failures_is_joined(
     assert sorted(entry["number"] for entry in results if "number" in entry) == [2, 4, 6]
     assert sorted(entry["error"]["tries"] for entry in results if "error" in entry) == [1, 2]
     assert (len(late_one["arrived"]["2"]), late_one["missing"]) == (3, {"2": 96})
+
+
+@pytest.mark.real("rabbitmq")
+def test_an_error_node_whose_queue_nobody_made_leaves_a_whole_dead_letter(vhost: VirtualHost) -> None:
+    recipe: dict[str, Any] = {
+        "1": {"queue": "multiply", "output": 2, "error": 3},
+        "2": {"queue": "results"},
+        "3": {"queue": "nobody.listens"},
+        "start": [[1, {"number": 13}]],
+    }
+    transport = vhost.transport()
+    transport.connect()
+    with in_thread(Host(vhost.transport(), [Multiplier(Config())])):
+        begin = Envelope(recipe, 0, None, environment={"ID": "one"}).start()
+        wait_until(lambda: is_taken(transport, begin), 20, "the queue")
+        wait_until(
+            lambda: any(q["name"] == "dlq.multiply" for q in vhost.api("GET", "queues")), 30, "dead letters"
+        )
+        letters: list[Message] = []
+        transport.subscribe("dlq.multiply", letters.append, absolute=True)
+        wait_until(lambda: letters, 30, "the dead letter")
+    transport.disconnect()
+    headers = letters[0].headers
+    assert headers["parvis-reason"].startswith(
+        "13 is no good; the broker refused what Multiplier wants to send"
+    )
+    assert "nobody.listens" in headers["parvis-reason"]
+    assert headers["parvis-route"] == "1 multiply"
+    assert letters[0].body == begin[0].body

@@ -247,7 +247,9 @@ class Committer:
         for one in handled:
             before = self.refused.get(one.message.message_id)
             times = (before.times if before else 0) + (len(handled) == 1)
-            self.refused[one.message.message_id] = Refused(times, reason)
+            failed = one.outcome.tells_error_nodes and one.outcome.result != "done" and one.outcome.reason
+            said = f"{failed}; {reason}" if failed else reason
+            self.refused[one.message.message_id] = Refused(times, said)
         while len(self.refused) > _MOST_REMEMBERED:
             del self.refused[next(iter(self.refused))]
         self._uncommitted(units, reason)
@@ -263,7 +265,7 @@ class Committer:
 
 def rejected(service: AnyService, message: Message, reason: str) -> Handled:
     """A message that is to be a dead letter, whatever came of handling it."""
-    return Handled(service, message, Outcome("reject", reason=reason), 0)
+    return Handled(service, message, Outcome("reject", reason=reason, tells_error_nodes=False), 0)
 
 
 def _recipe_id(message: Message) -> str | None:

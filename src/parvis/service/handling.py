@@ -38,6 +38,7 @@ class Outcome:
         reason: Why it is not done.
         trace: The traceback of an unforeseen exception.
         after: Seconds to wait before the next attempt, if the service said so.
+        tells_error_nodes: Whether error nodes get it; not where sending to them may be what failed.
     """
 
     result: Result
@@ -45,6 +46,7 @@ class Outcome:
     reason: str = ""
     trace: str = ""
     after: float | None = None
+    tells_error_nodes: bool = True
 
 
 @dataclass(slots=True)

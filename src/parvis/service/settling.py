@@ -47,9 +47,10 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
         return [again]
     failure = _failure(service, message, outcome, policy)
     notices = dead_letter_notices(envelope, service.name, outcome.reason) if envelope else ()
-    sends = [*outcome.sends, *notices, *_error_sends(service, envelope, failure)]
+    errors = _error_sends(service, envelope, failure) if outcome.tells_error_nodes else ()
+    sends = [*outcome.sends, *notices, *errors]
     # A topic keeps nothing for those who do not listen just now.
-    if all(send.kind == "topic" for send in sends[len(outcome.sends) :]):
+    if all(send.kind == "topic" for send in errors):
         sends.append(_dead_letter(transport, service, message, envelope, failure))
     if outcome.trace:
         service.log.error("%s", outcome.trace)
