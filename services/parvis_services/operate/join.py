@@ -75,9 +75,9 @@ class Join(Service[Any, JoinParameters]):
     """Waits until messages have come from all nodes that it is told of, and sends one with their payloads.
 
     Which node a message came from is the last number of its recipe path. A message counts once, by its
-    identity, however often it is delivered. What has come is kept for twenty days in the SQLite file
-    `joins.sqlite` in `parvis.state_directory`. The recipe environments of all messages travel on as one: where
-    they differ, that of the later message of the node with the highest number counts.
+    identity, however often it is delivered. What has come is kept in the SQLite file `joins.sqlite` in
+    `parvis.state_directory`. The recipe environments of all messages travel on as one: where they differ, that
+    of the later message of the node with the highest number counts.
     """
 
     name: ClassVar[str] = "Join"

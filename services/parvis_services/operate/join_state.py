@@ -16,6 +16,8 @@ from parvis.transport.base import LONGEST_DELAY
 
 # Longer than a join can wait: by then nothing comes any more that would have to be told from something new.
 _FORGET_AFTER = 2 * LONGEST_DELAY
+_KNOW_FOR = 86400.0  # seconds for which the messages of a join that has ended are known, to tell copies
+_CLEAN_EVERY = 3600.0
 _BUSY = 30.0  # seconds to wait for another process that writes
 _VERSION = 1
 
@@ -30,7 +32,6 @@ CREATE TABLE IF NOT EXISTS arrivals (
     id INTEGER PRIMARY KEY, joined INTEGER NOT NULL REFERENCES joins (id) ON DELETE CASCADE,
     identity TEXT NOT NULL, source INTEGER NOT NULL, payload BLOB, environment BLOB, UNIQUE (joined, identity)
 );
-CREATE INDEX IF NOT EXISTS joins_by_age ON joins (opened);
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
@@ -60,6 +61,7 @@ class JoinState:
         if version not in (0, _VERSION):
             raise sqlite3.DatabaseError(f"{path} was written by another version of Parvis")
         self._database.executescript(_SCHEMA)
+        self._cleaned = -_CLEAN_EVERY
 
     def close(self) -> None:
         """Close the file."""
@@ -70,11 +72,23 @@ class JoinState:
         """Look at one join and change it, in one transaction: all or, if something is raised, nothing."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
+            self._clean()
             yield OneJoin(self._database, recipe, node)
         except BaseException:
             self._database.execute("ROLLBACK")
             raise
         self._database.execute("COMMIT")
+
+    def _clean(self) -> None:
+        """Now and then let go of what is old."""
+        if time.monotonic() - self._cleaned < _CLEAN_EVERY:
+            return
+        now, self._cleaned = time.time(), time.monotonic()
+        self._database.execute("DELETE FROM joins WHERE opened < ?", (now - _FORGET_AFTER,))
+        self._database.execute(
+            "DELETE FROM arrivals WHERE joined IN (SELECT id FROM joins WHERE confirmed AND closed < ?)",
+            (now - _KNOW_FOR,),
+        )
 
 
 class OneJoin:
@@ -164,17 +178,17 @@ class OneJoin:
         )
 
     def confirm(self) -> None:
-        """Note that what was sent at the end has left; let go of what is not needed any more."""
+        """Note, if it has ended, that what was sent then has left; let go of what is not needed any more."""
+        if self.closer is None:
+            return
         self._database.execute("UPDATE joins SET confirmed = 1 WHERE id = ?", (self._id,))
         self._database.execute(
             "UPDATE arrivals SET payload = NULL, environment = NULL WHERE joined = ?", (self._id,)
         )
 
     def _open(self, identity: str) -> None:
-        now = time.time()
-        self._database.execute("DELETE FROM joins WHERE opened < ?", (now - _FORGET_AFTER,))
         cursor = self._database.execute(
             "INSERT INTO joins (recipe, node, opened, opener, counts, size) VALUES (?, ?, ?, ?, '{}', 0)",
-            (*self._key, now, identity),
+            (*self._key, time.time(), identity),
         )
         self._id, self.opener = cursor.lastrowid, identity

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -340,6 +343,42 @@ def test_a_lost_state_is_said(desk: Desk) -> None:
     assert "does not know what had come by then" in desk.rejected[0][1]
 
 
+def test_what_is_old_is_let_go(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.queue = [*ALL, arrival("waiting", 2, environment={"ID": "r2"})]
+    desk.drain()
+
+    def rows(table: str) -> int:
+        with contextlib.closing(sqlite3.connect(desk.directory / "joins.sqlite")) as database:
+            return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - names of ours
+
+    def later(days: float) -> None:
+        now = time.time()
+        monkeypatch.setattr("parvis_services.operate.join_state.time.time", lambda: now + days * 86400)
+        desk.join.stop()
+        desk.join = desk.service()
+        desk.queue = [replace(ALL[0], message_id="a copy")]
+        desk.drain()
+
+    assert (rows("joins"), rows("arrivals")) == (2, 4)
+    later(0.9)
+    assert (rows("joins"), rows("arrivals")) == (2, 4)
+    later(2)
+    assert (rows("joins"), rows("arrivals")) == (2, 1)
+    later(21)
+    assert (rows("joins"), rows("arrivals")) == (1, 1), "of the message that came just now"
+    assert len(desk.payloads("complete")) == 1
+
+
+def test_what_looks_like_its_own_message_does_not_harm_a_join(desk: Desk) -> None:
+    desk.queue = [*ALL[:2], arrival("x", 2, {"parvis-join": "ended"}), arrival("y", 2, {"parvis-join": []})]
+    desk.drain()
+    assert desk.sent == []
+    desk.queue = ALL[2:]
+    desk.drain()
+    (payload,) = desk.payloads("complete")
+    assert payload == {"arrived": {**COMPLETE["arrived"], "2": [{"n": 1}, {"parvis-join": []}]}}
+
+
 def test_a_state_that_cannot_be_kept_is_an_error_of_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     join = Join(Config(storage={"parvis.state_directory": str(tmp_path / "file")}))
@@ -350,8 +389,6 @@ def test_a_state_that_cannot_be_kept_is_an_error_of_the_configuration(tmp_path: 
 def test_a_state_of_another_version_is_left_alone(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.join.stop()
-    import sqlite3
-
     with sqlite3.connect(tmp_path / "joins.sqlite") as database:
         database.execute("PRAGMA user_version = 99")
     database.close()
