@@ -9,8 +9,10 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
 from parvis.service.flow_limits import Limits
@@ -30,6 +32,7 @@ _GRACE: Final = 6.0  # seconds in which consumers that report must have been hea
 _AWAY: Final = 600.0  # seconds for which consumers that reported may be away before they are forgotten
 _QUIET: Final = 1.5  # seconds for which all consumers must be idle for their queue to be empty
 _OVERDUE: Final = 15.0  # seconds after which messages that others overtook are written off
+_MOST_PATIENCE: Final = 10  # times that this is doubled
 _FORGET: Final = 900.0
 _TIDY: Final = 0.5
 _MOST_FLOWS: Final = 20_000
@@ -288,24 +291,28 @@ class Ledger:
         greedy = 1 + len(others) - len(modest)
         return max(budget / (1 + len(others)), (budget - _in_flight(modest)) / greedy), others
 
-    def _write_off(self, flow: _Flow, now: float) -> None:
+    def _write_off(self, queue: str, flows: Sequence[_Flow], now: float) -> None:
         """Correct what is in flight where reports were lost: nothing may wait for what does not come."""
-        consumers = self._consumers_of(flow.queue, now)
-        name = flow.queue, flow.key
-        waiting = max(0, sum(one.tallies[name].waiting for one in consumers if name in one.tallies))
-        is_empty = bool(consumers) and all(
-            one.idle >= _QUIET and one.heard >= flow.arrived + _QUIET for one in consumers
-        )
-        due = max(flow.news, flow.arrived) + _OVERDUE * 2**flow.patience
-        overtaken = self._queue(flow.queue, now).handled - flow.handled_then
-        on_queue = _in_flight(one for one in self._flows.values() if one.queue == flow.queue)
-        is_overdue = now > due and overtaken > 2 * on_queue
-        if (is_empty or is_overdue) and flow.in_flight > waiting:
-            _log.debug("%d messages to %s are not accounted for", flow.in_flight - waiting, flow.queue)
-            flow.done = flow.sent - waiting
-            if not is_empty:
-                flow.patience = min(flow.patience + 1, 10)
-            self._note(flow, now)
+        consumers = self._consumers_of(queue, now)
+        are_idle = bool(consumers) and all(one.idle >= _QUIET for one in consumers)
+        emptied = min(one.heard for one in consumers) - _QUIET if are_idle else -inf
+        handled, in_flight = self._queue(queue, now).handled, _in_flight(flows)
+        for flow in flows:
+            is_empty = flow.arrived <= emptied
+            due = max(flow.news, flow.arrived) + _OVERDUE * 2**flow.patience
+            if is_empty or (now > due and handled - flow.handled_then > 2 * in_flight):
+                tallies = (one.tallies.get((queue, flow.key)) for one in consumers)
+                waiting = max(0, sum(tally.waiting for tally in tallies if tally is not None))
+                self._settle(flow, waiting, now, is_certain=is_empty)
+
+    def _settle(self, flow: _Flow, waiting: int, now: float, *, is_certain: bool) -> None:
+        """Take it that nothing is in flight but what waits to be tried again."""
+        if flow.in_flight <= waiting:
+            return
+        _log.debug("%d messages to %s are not accounted for", flow.in_flight - waiting, flow.queue)
+        flow.done = flow.sent - waiting
+        flow.patience += 0 if is_certain or flow.patience >= _MOST_PATIENCE else 1
+        self._note(flow, now)
 
     def _is_foreign(self, name: str, now: float) -> bool:
         """Whether nobody who reports takes messages from a queue, so that what is in flight is not known."""
@@ -336,8 +343,12 @@ class Ledger:
         self._tidied = now
         for name in [name for name, one in self._consumers.items() if now - one.heard > _FORGET]:
             del self._consumers[name]
-        for flow in [flow for flow in self._flows.values() if flow.in_flight]:
-            self._write_off(flow, now)
+        flows: defaultdict[str, list[_Flow]] = defaultdict(list)
+        for flow in self._flows.values():
+            if flow.in_flight:
+                flows[flow.queue].append(flow)
+        for queue, in_flight in flows.items():
+            self._write_off(queue, in_flight, now)
         for name, flow in list(self._flows.items()):
             last = max(flow.looked, flow.news)
             if now - last > (_FORGET if flow.in_flight else _ACTIVE):
