@@ -92,8 +92,8 @@ class Session:
 
     @property
     def only_produces(self) -> bool:
-        """Whether it can be made to wait without keeping others from taking messages away."""
-        return not self._subscriptions and not self._transactions
+        """Whether it sends, and can be made to wait without keeping anybody from taking messages away."""
+        return bool(self._targets) and not self._subscriptions and not self._transactions
 
     def receive(self, frame: Frame) -> None:
         """Do what the client says."""
