@@ -84,6 +84,7 @@ class Host:
         """Ask for the end: the message in hand is finished, the rest goes back. Any thread may ask."""
         self._stopping = True
         self._inbox.put(None)
+        self._transport.wake()
 
     @property
     def is_stopping(self) -> bool:
@@ -234,11 +235,16 @@ class Host:
         if inbox.empty():
             self._status.set(Status.IDLE)
         wait = _CONFIRM_AFTER if committer.has_pending else max(0.0, self._look_at - time.monotonic())
+        if inbox.empty() and self._transport.drive(wait, self._has_news):
+            wait = 0
         try:
             return inbox.get(timeout=wait)
         except Empty:
             committer.confirm()
             return None
+
+    def _has_news(self) -> bool:
+        return not self._inbox.empty()
 
     def _look_around(self) -> None:
         """Do what is due by the clock."""

@@ -279,6 +279,24 @@ class Transport(ABC):
         Raises: as `commit`.
         """
 
+    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:  # noqa: ARG002
+        """Have the calling thread do what the transport's own does, which saves handing messages over.
+
+        Callbacks run on this thread then. Only one thread of a process may do this.
+
+        Args:
+            seconds: For how long.
+            until: When to return before; looked at after whatever arrived.
+
+        Returns:
+            False, at once, if this is not possible now, or never with this transport: then messages arrive as
+            they always do.
+        """
+        return False
+
+    def wake(self) -> None:  # noqa: B027 - nothing to do where `drive` is not possible
+        """Have `drive` look at `until`. May be called from a signal handler."""
+
     @abstractmethod
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
         """Return what sends `message` to the dead-letter queue of its queue, with `headers` added."""

@@ -9,7 +9,7 @@ import ssl
 import time
 import uuid
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -83,14 +83,14 @@ class _Written(Pending):
 
     def _answer(self, timeout: float) -> TransportError | None:
         broker = self.connection.broker
-        answered = self.receipt.wait(min(timeout, _SLOW_RECEIPT))
+        answered = self.connection.wait_for(self.receipt, min(timeout, _SLOW_RECEIPT))
         if not answered and timeout > _SLOW_RECEIPT:
             logger.warning(
                 "%s has not confirmed a message for %g s: it may be holding senders back (flow control)",
                 broker,
                 _SLOW_RECEIPT,
             )
-            answered = self.receipt.wait(timeout - _SLOW_RECEIPT)
+            answered = self.connection.wait_for(self.receipt, timeout - _SLOW_RECEIPT)
         if answered:
             return self.receipt.error
         return Disconnected(f"{broker} did not confirm in time; it may have happened")
@@ -258,6 +258,15 @@ class StompTransport(Transport):
             with contextlib.suppress(Disconnected):
                 connection.write(encode(frame))
 
+    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
+        connection = self._keeper.connection
+        return connection is not None and connection.drive(seconds, until)
+
+    def wake(self) -> None:
+        connection = self._keeper.connection
+        if connection is not None:
+            connection.wake()
+
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
         return dead_letter(message, self.namespace, headers)
 
@@ -345,7 +354,7 @@ class StompTransport(Transport):
         frame = Frame("UNSUBSCRIBE", {"id": str(number), "receipt": receipt.number})
         with contextlib.suppress(Disconnected):  # and with the connection, the subscription
             connection.write(encode(frame), receipt)
-            receipt.wait(_UNSUBSCRIBE_TIMEOUT)
+            connection.wait_for(receipt, _UNSUBSCRIBE_TIMEOUT)
 
     def _claim(self, acknowledge: Sequence[Message], *, with_sends: bool = False) -> None:
         """Take messages off those outstanding, or raise because they are not the oldest of them."""

@@ -3,6 +3,10 @@
 A socket that never blocks: whoever writes, writes at once what the socket takes, and the thread that reads
 (`Connection.run`) writes the rest. So nobody waits behind another's large message, heart-beats go out
 whatever the rest of the process does, and TLS sees one caller at a time.
+
+A thread that waits for messages may read itself (`Connection.drive`), and meanwhile the reading thread rests:
+to hand each message from thread to thread costs more than to handle a small one. When it has been away for a
+moment, the reading thread reads again.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ from parvis.transport.stomp_receipts import Receipt, Receipts
 logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 262_144
+_AWAY: Final = 0.05  # seconds without reading after which the reading thread takes over
+_REST: Final = 0.5  # seconds between its looks at a thread that reads
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -72,6 +78,13 @@ class Connection:
         self._numbers = itertools.count(1)
         self._closed = False
         self._sent_at = self._received_at = time.monotonic()
+        self._turn = threading.Lock()  # held by whoever reads
+        self._selector: selectors.BaseSelector | None = None
+        self._deliver: Callable[[Frame], None] = _ignore
+        self._driver = 0  # the thread that last read in place of the reading thread
+        self._driving = False
+        self._left_at = -math.inf
+        self._takeover = threading.Event()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
@@ -107,7 +120,8 @@ class Connection:
             if sent == len(data):
                 return
             self._out += memoryview(data)[sent:]
-        self._wake()
+        self._takeover.set()
+        self.wake()
 
     def close(self, reason: str) -> None:
         """End the connection: everything that was not confirmed fails."""
@@ -117,16 +131,73 @@ class Connection:
             self._closed = True
             self.reason = reason
         self._receipts.fail(reason)
-        self._wake()
+        self._takeover.set()
+        self.wake()
 
     def run(self, deliver: Callable[[Frame], None]) -> None:
         """Read, deliver MESSAGE frames, send heart-beats; return when the connection has ended."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            selector.register(self._wake_receiver, selectors.EVENT_READ)
+            self._deliver, self._selector = deliver, selector
+            while not self._closed:
+                self._rest()
+                with self._turn:
+                    self._advance(selector, math.inf)
+            with self._turn:
+                self._selector = None
+                for one in (self._sock, self._wake_receiver, self._wake_sender):
+                    one.close()
+
+    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
+        """Read on the calling thread, always the same, until something holds or for some seconds.
+
+        Return whether that was possible.
+        """
+        self._driver, self._driving = threading.get_ident(), True
+        if not self._turn.acquire(blocking=False):
+            self.wake()
+            self._turn.acquire()
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._sock, selectors.EVENT_READ)
-                selector.register(self._wake_receiver, selectors.EVENT_READ)
-                while not self._closed:
-                    self._step(selector, deliver)
+            selector = self._selector
+            if selector is None:
+                return False
+            deadline = time.monotonic() + seconds
+            while not (self._closed or until()) and (left := deadline - time.monotonic()) > 0:
+                self._advance(selector, left)
+            return not self._closed
+        finally:
+            self._left_at, self._driving = time.monotonic(), False
+            self._turn.release()
+
+    def wait_for(self, receipt: Receipt, timeout: float) -> bool:
+        """Wait for the answer to `receipt`; return whether it has come."""
+        if threading.get_ident() == self._driver:
+            end = time.monotonic() + timeout
+            self.drive(timeout, lambda: receipt.is_resolved)
+            timeout = end - time.monotonic()
+        return receipt.wait(timeout)
+
+    def wake(self) -> None:
+        """Have whoever reads look around."""
+        with contextlib.suppress(OSError):  # full: it is awake; closed: there is nobody to wake
+            self._wake_sender.send(b"\0")
+
+    def _rest(self) -> None:
+        """Return when nobody else reads."""
+        while not self._closed:
+            pause = _REST if self._driving else self._left_at + _AWAY - time.monotonic()
+            if pause <= 0:
+                return
+            if self._takeover.wait(pause):
+                self._takeover.clear()
+                if not self._driving:
+                    return
+
+    def _advance(self, selector: selectors.BaseSelector, limit: float) -> None:
+        """Read what there is, at most after `limit` seconds; close the connection if that fails."""
+        try:
+            self._step(selector, limit)
         except Disconnected as error:
             self.close(str(error))
         except ProtocolError as error:
@@ -137,16 +208,13 @@ class Connection:
             # A mistake of ours must not leave those who wait without an answer.
             logger.exception("reading from %s failed", self.broker)
             self.close(f"reading from {self.broker} failed: {error!r}")
-        finally:
-            for one in (self._sock, self._wake_receiver, self._wake_sender):
-                one.close()
 
-    def _step(self, selector: selectors.BaseSelector, deliver: Callable[[Frame], None]) -> None:
-        for key, events in selector.select(self._time_to_wait()):
+    def _step(self, selector: selectors.BaseSelector, limit: float) -> None:
+        for key, events in selector.select(self._time_to_wait(limit)):
             if key.fileobj is self._wake_receiver:
                 self._wake_receiver.recv(4096)
             elif events & selectors.EVENT_READ:
-                self._read(deliver)
+                self._read(self._deliver)
         self._flush(selector)
         self._keep_time()
 
@@ -205,10 +273,11 @@ class Connection:
         if selector.get_key(self._sock).events != events:
             selector.modify(self._sock, events)
 
-    def _time_to_wait(self) -> float | None:
+    def _time_to_wait(self, limit: float) -> float | None:
         silent_at = self._received_at + self._silent_after
         due = min(self._sent_at + self._send_every, silent_at, self._receipts.due)
-        return None if due == math.inf else max(0.0, due - time.monotonic())
+        wait = min(limit, max(0.0, due - time.monotonic()))
+        return None if wait == math.inf else wait
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -222,9 +291,9 @@ class Connection:
                     self._send(b"\n")
                 self._sent_at = now
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake; closed: there is nobody to wake
-            self._wake_sender.send(b"\0")
+
+def _ignore(_frame: Frame) -> None:
+    """Nobody waits for messages yet."""
 
 
 def error_text(frame: Frame) -> str:

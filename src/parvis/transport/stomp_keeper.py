@@ -130,7 +130,7 @@ class ConnectionKeeper:
             receipt = Receipt(connection.next_number())
             try:
                 connection.write(encode(Frame("DISCONNECT", {"receipt": receipt.number})), receipt)
-                receipt.wait(_LEAVE_TIMEOUT)
+                connection.wait_for(receipt, _LEAVE_TIMEOUT)
             except Disconnected:
                 logger.debug("the connection was lost before we could leave")
             connection.close("we disconnected")

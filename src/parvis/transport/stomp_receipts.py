@@ -46,6 +46,11 @@ class Receipt:
         self._pending = threading.Lock()  # half the price of an Event
         self._pending.acquire()
 
+    @property
+    def is_resolved(self) -> bool:
+        """Whether there is an outcome."""
+        return not self._pending.locked()
+
     def wait(self, timeout: float) -> bool:
         """Wait until there is an outcome, or `timeout` seconds; return whether there is. For one thread."""
         if not self._pending.acquire(timeout=max(0.0, timeout)):
