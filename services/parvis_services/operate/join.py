@@ -76,8 +76,8 @@ class Join(Service[Any, JoinParameters]):
 
     Which node a message came from is the last number of its recipe path. A message counts once, by its
     identity, however often it is delivered. What has come is kept in the SQLite file `joins.sqlite` in
-    `parvis.state_directory`. The recipe environments of all messages travel on as one: where they differ, that
-    of the later message of the node with the highest number counts.
+    `parvis.state_directory`. The recipe environments of all messages travel on as one: where they differ, the
+    value from the later message of the node with the highest number counts.
     """
 
     name: ClassVar[str] = "Join"
