@@ -18,6 +18,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, cast
 
@@ -27,12 +28,15 @@ from workflows.transport.common_transport import CommonTransport
 from parvis.compat.incoming import SettlingTransport, incoming
 from parvis.config import Config
 from parvis.observe.logs import complete_records
-from parvis.service.base import AnyService, BatchService
-from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
-from parvis.service.identity import identified
-from parvis.service.isolated import IsolatedService
+from parvis.service.base import AnyBatchService, AnyService, BatchService
+from parvis.service.handling import Outcome
+from parvis.service.identity import identified, identity_of
+from parvis.service.observer import Handled
+from parvis.service.observers import Observers
 from parvis.service.registry import BrokenService, UnknownService, find_services, load_service
-from parvis.service.settling import CRASHES, count, settle
+from parvis.service.remembered import Remembered
+from parvis.service.settling import settle
+from parvis.service.worker import Worker
 from parvis.transport.base import Message, Send, Transport
 
 _IDLE = 10.0  # seconds; each time that they have passed is a status that is broadcast
@@ -58,19 +62,18 @@ class ServiceAdapter(CommonService):
         complete_records(config)
         service = self._service = self.service_class(config)
         service.start()
-        self._isolated = IsolatedService(service)
-        self._batch = Batch()
+        self._worker = Worker(service, Observers(()), survived=())
+        if service.remember:
+            self._worker.memory = Remembered(service.remember)
         self._headers: list[Mapping[str, Any]] = []
-        self._batch_due = float("inf")
         self._settling = SettlingTransport(cast("CommonTransport", self.transport))
         self._register_idle(_IDLE, self._look_around)
-        window = 2 * service.batch_size if isinstance(service, BatchService) else service.prefetch
         self._settling.theirs.subscribe(
             service.queue,
             self._take,
             acknowledgement=True,
             exclusive=service.exclusive,
-            prefetch_count=window,
+            prefetch_count=self._worker.prefetch,
             disable_mangling=True,
         )
 
@@ -80,7 +83,7 @@ class ServiceAdapter(CommonService):
             return
         if self._settling.theirs.is_connected():
             self._close_batch()
-        self._isolated.close()
+        self._worker.close()
         self._service.stop()
 
     def _take(self, header: Mapping[str, Any], body: str | bytes) -> None:
@@ -88,89 +91,55 @@ class ServiceAdapter(CommonService):
         if isinstance(self._service, BatchService):
             self._add_to_batch(self._service, header, message)
         else:
-            self._settle([header], [message], [self._handle(message)])
+            self._settle([header], [self._worker.handle(message)])
 
-    def _handle(self, message: Message) -> Outcome:
-        if _killed_somebody(message):
-            return self._isolated.handle([message])[0]
-        return handle(self._service, message)
-
-    def _add_to_batch(
-        self, service: BatchService[Any, Any], header: Mapping[str, Any], message: Message
-    ) -> None:
-        if not self._batch.messages:
-            self._batch_due = time.monotonic() + service.batch_wait
+    def _add_to_batch(self, service: AnyBatchService, header: Mapping[str, Any], message: Message) -> None:
+        if not self._headers:
             self._register_idle(service.batch_wait, self._look_around)
-        work = read(service, message)
-        self._batch.messages.append(message)
-        self._batch.work.append(work)
         self._headers.append(header)
-        full = len(self._headers) >= service.batch_size or time.monotonic() >= self._batch_due
-        if full or isinstance(work, Outcome) or self._closes(service):
+        if self._worker.gather(service, message) or time.monotonic() >= self._worker.batch_due:
             self._close_batch()
-
-    def _closes(self, service: BatchService[Any, Any]) -> bool:
-        try:
-            return service.closes_batch(self._batch.readable())
-        except Exception:
-            # The same message fails in process_batch, where the fault is charged to it.
-            service.log.exception("closes_batch failed")
-            return True
 
     def _look_around(self) -> None:
         """Nothing has come for a while."""
-        self._isolated.close_if_idle()
+        self._worker.close_child_if_idle()
         self._close_batch()
 
     def _close_batch(self) -> None:
-        batch, headers = self._batch, self._headers
-        self._batch, self._headers, self._batch_due = Batch(), [], float("inf")
-        self._register_idle(_IDLE, self._look_around)
-        if not headers or not isinstance(self._service, BatchService):
+        if not self._headers or not isinstance(self._service, BatchService):
             return
-        if any(_killed_somebody(message) for message in batch.messages):
-            outcomes = self._isolated.handle(batch.messages)
-        else:
-            outcomes = handle_batch(self._service, batch)
-        self._settle(headers, batch.messages, outcomes)
+        headers, self._headers = self._headers, []
+        self._register_idle(_IDLE, self._look_around)
+        self._settle(headers, self._worker.handle_batch(self._service, self._worker.take_batch()))
 
-    def _settle(
-        self, headers: Sequence[Mapping[str, Any]], messages: Sequence[Message], outcomes: Sequence[Outcome]
-    ) -> None:
+    def _settle(self, headers: Sequence[Mapping[str, Any]], handled: Sequence[Handled]) -> None:
         try:
-            sends = [
-                send
-                for message, outcome in zip(messages, outcomes, strict=True)
-                for send in self._sends(message, outcome)
-            ]
-            self._settling.commit(headers, sends)
+            self._settling.commit(headers, [send for one in handled for send in self._sends(one)])
         except (TypeError, ValueError, RecursionError) as error:
             self._service.log.exception("what %s sends cannot be sent", self._service.name)
-            self._reject(headers, messages, outcomes, error)
+            self._settle_what_can_be(headers, handled, error)
+            return
+        if self._worker.memory is not None:
+            done = [one.message for one in handled if one.outcome.result == "done"]
+            self._worker.memory.record(map(identity_of, done))
 
-    def _sends(self, message: Message, outcome: Outcome) -> Sequence[Send]:
-        return identified(message, settle(cast("Transport", self._settling), self._service, message, outcome))
+    def _sends(self, handled: Handled) -> Sequence[Send]:
+        transport = cast("Transport", self._settling)
+        sends = settle(transport, self._service, handled.message, handled.outcome)
+        return identified(handled.message, sends)
 
-    def _reject(
-        self,
-        headers: Sequence[Mapping[str, Any]],
-        messages: Sequence[Message],
-        outcomes: Sequence[Outcome],
-        error: Exception,
+    def _settle_what_can_be(
+        self, headers: Sequence[Mapping[str, Any]], handled: Sequence[Handled], error: Exception
     ) -> None:
-        """Settle messages one by one; refuse the one that cannot be settled, and hand it back if need be."""
+        """Settle messages one by one; reject the one that cannot be settled, and hand it back if need be."""
         if len(headers) > 1:
-            for header, message, outcome in zip(headers, messages, outcomes, strict=True):
-                self._settle([header], [message], [outcome])
-        elif outcomes[0].result != "reject":
+            for header, one in zip(headers, handled, strict=True):
+                self._settle([header], [one])
+        elif handled[0].outcome.result != "reject":
             reason = f"what came of it cannot be sent: {type(error).__name__}: {error}"
-            self._settle(headers, messages, [Outcome("reject", reason=reason)])
+            self._settle(headers, [replace(handled[0], outcome=Outcome("reject", reason=reason))])
         else:
             self._settling.theirs.nack(dict(headers[0]))
-
-
-def _killed_somebody(message: Message) -> bool:
-    return message.redelivered or count(message, CRASHES) > 0
 
 
 @cache
