@@ -23,6 +23,7 @@ from parvis.transport.base import Message, Send, Transport
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.operate.sweeper import Judge, Sweeper
+from real.rabbitmq.vhost import VirtualHost
 from running import Listener, in_thread, recipe_message
 from waiting import wait_until
 
@@ -221,6 +222,17 @@ def test_sweeper_takes_no_messages_itself(stomp: StompSettings, transport: Stomp
         letter.headers["parvis-reason"]
         == "the sweeper takes no messages; it looks after those in other queues"
     )
+
+
+@pytest.mark.real("rabbitmq")
+def test_on_rabbitmq_there_is_nothing_to_do(vhost: VirtualHost, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    sweeper = Sweeper(Config.load(overrides=vhost.environment()))
+    sweeper.start()
+    sweeper.stop()
+    assert caplog.messages == [
+        "nothing to do: this broker sets aside by itself what it has delivered too often"
+    ]
 
 
 @pytest.mark.parametrize(
