@@ -104,7 +104,10 @@ class FlowControl(Observer):
             self._fates[message.message_id] = _Fate(again=again)
             return sends
         carried = [_with_key(send, key) if _carries_on(send) else send for send in sends]
-        onward = Counter(send.destination for send in carried if send.headers.get(FLOW) == key)
+        onward: dict[str, int] = {}
+        for send in carried:
+            if send.headers.get(FLOW) == key:
+                onward[send.destination] = onward.get(send.destination, 0) + 1
         self._fates[message.message_id] = _Fate(onward=onward)
         return carried
 
