@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -24,10 +24,11 @@ from parvis.service.flow import FlowControl
 from parvis.service.flow_limits import Limits
 from parvis.service.host import Host
 from parvis.service.identity import FIRST_SEEN
-from parvis.transport.base import Message
+from parvis.transport.base import Message, Transport
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from real.activemq.server import ActiveMQ
+from real.rabbitmq.vhost import VirtualHost
 from running import (
     Listener,
     broker_environment,
@@ -124,26 +125,30 @@ def test_latency_is_measured_since_the_recipe_was_asked_for(broker: BrokerThread
 
 
 def test_time_in_the_queue_is_that_since_the_broker_had_it(broker: BrokerThread, metrics: Metrics):
-    check_time_in_queue(broker.port, "", "", metrics)
+    check_time_in_queue(lambda: transport_to(broker.port), metrics)
 
 
 @pytest.mark.real("activemq")
 def test_time_in_the_queue_on_activemq(activemq: ActiveMQ, metrics: Metrics):
-    check_time_in_queue(activemq.port, activemq.username, activemq.password, metrics)
+    host, login = [(activemq.host, activemq.port)], (activemq.username, activemq.password)
+    check_time_in_queue(lambda: StompTransport(host, *login, "metrics"), metrics)
 
 
-def check_time_in_queue(port: int, username: str, password: str, metrics: Metrics) -> None:
-    def transport() -> StompTransport:
-        return StompTransport([("127.0.0.1", port)], username, password, "metrics")
+@pytest.mark.real("rabbitmq")
+def test_time_in_the_queue_on_rabbitmq(vhost: VirtualHost, metrics: Metrics):
+    vhost.make_queues("multiply", "results")
+    check_time_in_queue(vhost.transport, metrics)
 
-    sender = transport()
+
+def check_time_in_queue(make: Callable[[], Transport], metrics: Metrics) -> None:
+    sender = make()
     sender.connect()
     sender.send(recipe_message("multiply", {"number": 1}))
     sender.send(replace(recipe_message("multiply", {"number": 2}), delay=2))
     sender.disconnect()
     sent = time.monotonic()
     wait_until(lambda: time.monotonic() - sent > 0.3, 5, "a time in the queue")
-    with in_thread(Host(transport(), [Multiplier(Config())], observers=[metrics])):
+    with in_thread(Host(make(), [Multiplier(Config())], observers=[metrics])):
         wait_until(lambda: scrape(metrics).value("parvis_messages_total") == 2, 10, "both are counted")
         now = scrape(metrics)
     # The delay was asked for: it is no time in the queue.

@@ -40,6 +40,7 @@ _SECONDS: Final = (
 )
 _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
+_HELD_BACK: Final = frozenset({"scheduledJobId", "x-death"})  # headers of ActiveMQ and RabbitMQ
 _LABELS: Final = ("service", "queue")
 _RESULTS: Final = {
     "reject": "rejected",
@@ -179,8 +180,8 @@ class Metrics(Observer):
         message = handled.message
         self._written[message.message_id] = (time.monotonic(), self._fate(handled, sends))
         arrived = _milliseconds(message, "timestamp")
-        # ActiveMQ says when a delayed message was sent, and not how long it was to be held back.
-        if arrived and "scheduledJobId" not in message.headers:
+        # Brokers say when a message that was held back was sent, and not how long it was to be held back.
+        if arrived and not _HELD_BACK.intersection(message.headers):
             waited = max(0.0, self._began - arrived / 1000)
             self._place(handled.service, message.destination).waiting.observe(waited)
         return sends
