@@ -72,6 +72,7 @@ class Fragile(CommonService):
         )
 
     def in_shutdown(self) -> None:
+        self._set_name("Broken")
         self.log.info("the last words of %s", self.get_name())
 
     def handle(self, wrapper: Any, header: dict[str, Any], message: Any) -> None:

@@ -84,7 +84,9 @@ def test_what_is_raised_costs_the_message(site: Site) -> None:
         run = site.run("zocalo.shutdown", "-s", "Fragile")
         assert run.returncode == 0, run.stderr
         assert fragile.end() == 0
-        assert "the last words of Fragile" in fragile.text
+        assert "the last words of Broken" in fragile.text
+    last = [card for card in site.cards if card["serviceclass"] == "Fragile"][-1]
+    assert (last["service"], last["statustext"]) == ("Broken", "shutdown")
     assert len(results.messages) == 1, "what it had sent before it raised must not leave"
 
 

@@ -87,6 +87,25 @@ def test_transactions(make: MakeTransport, site: Site, prefetch: int | None) -> 
     assert left_over(site, "work") == set()
 
 
+def test_what_is_sent_because_of_a_message_has_the_same_identity_each_time(
+    make: MakeTransport, site: Site
+) -> None:
+    transport = make()
+    results = Listener(site.transport, "results")
+    got = taking(transport, "work")
+    for _ in range(2):  # as after a crash between the two parts of a transaction
+        transport.send("work", "again", headers={"parvis-id": "the-same"})
+        header, message = got.get(timeout=10)
+        transaction = transport.transaction_begin()
+        transport.ack(header, transaction=transaction)
+        transport.send("results", message, transaction=transaction)
+        transport.send("results", message, transaction=transaction)
+        transport.transaction_commit(transaction)
+    identities = [message.headers["parvis-id"] for message in results.wait_for(4)]
+    assert identities[:2] == identities[2:]
+    assert len(set(identities)) == 2
+
+
 def test_what_is_not_acknowledged_comes_again(make: MakeTransport, site: Site) -> None:
     transport = make()
     got = taking(transport, "work")

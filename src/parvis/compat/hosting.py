@@ -101,6 +101,8 @@ class ForeignHost(Host):
             case "status_update":
                 self._status.set(Status(told["statuscode"]))
                 self._failed = self._failed or told["statuscode"] == Status.ERROR
+            case "set_name":
+                self._status.rename(str(told["name"]))
             case "request_termination":
                 self.stop()
             case _:

@@ -24,6 +24,7 @@ from workflows.util import generate_unique_host_id
 
 from parvis.compat.outgoing import outgoing, received_body
 from parvis.compat.settings import configured_transport
+from parvis.service.identity import identified
 from parvis.transport.base import BrokerRefused, Disconnected, Kind, Message, Send, Transport, TransportError
 
 _log = logging.getLogger("parvis.compat")
@@ -350,6 +351,8 @@ class ParvisTransport(CommonTransport):
         for _, message in taken:
             if message.message_id in opened.refused:
                 sends += self._refusal(message)
+        if len(taken) == 1:
+            sends = identified(taken[0][1], sends)
         for channel, message in taken:
             del channel.waiting[message.message_id]
         try:

@@ -123,6 +123,13 @@ class StatusBroadcast:
             if status is not Status.IDLE and status is not self._shown:
                 self._changed.notify()
 
+    def rename(self, service: str) -> None:
+        """Call the service something else from now on."""
+        with self._changed:
+            self._description = self._description | {"service": service}
+            self._shown = None
+            self._changed.notify()
+
     def stop(self) -> None:
         """Say the last status and end."""
         with self._changed:
