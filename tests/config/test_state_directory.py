@@ -23,9 +23,8 @@ def test_it_is_that_of_the_user_unless_somebody_says_otherwise(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
     assert Config.load().state_directory == tmp_path / "xdg" / "parvis"
     file = tmp_path / "config.yml"
-    file.write_text(
-        "version: 1\nenvironments:\n  default: [here]\nhere:\n  plugin: storage\n  parvis.state_directory: ~/state\n"
-    )
+    storage = "{plugin: storage, parvis.state_directory: ~/state}"
+    file.write_text(f"version: 1\nenvironments: {{default: [here]}}\nhere: {storage}\n")
     monkeypatch.setenv("ZOCALO_CONFIG", str(file))
     assert Config.load().state_directory == tmp_path / "state"
     monkeypatch.setenv("PARVIS_STATE_DIRECTORY", "/var/lib/parvis")
