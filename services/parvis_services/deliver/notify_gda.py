@@ -38,6 +38,7 @@ class NotifyGDA(Service[ImageResult, NotifyParameters]):
 
     name: ClassVar[str] = "NotifyGDA"
     queue: ClassVar[str] = "notify_gda"
+    prefetch: ClassVar[int] = 20  # a datagram takes no time
     Payload: ClassVar[type[BaseModel]] = ImageResult
     Parameters: ClassVar[type[BaseModel]] = NotifyParameters
 
