@@ -70,6 +70,13 @@ class Fragile(CommonService):
         workflows.recipe.wrap_subscribe(
             self._transport, "site.fragile", self.handle, acknowledgement=True, log_extender=self.extend_log
         )
+        transport: Any = self._transport
+        transport.subscribe_broadcast("site.news", self.hear)
+        transport.subscribe("site.plain", self.hear)
+
+    def hear(self, header: dict[str, Any], message: Any) -> None:
+        self.log.info("heard %s", header["subscription"])
+        raise KeyError(message)
 
     def in_shutdown(self) -> None:
         self._set_name("Broken")

@@ -80,6 +80,9 @@ def test_what_is_raised_costs_the_message(site: Site) -> None:
         assert letter.headers["parvis-tries"] == "2"
         assert "in handle" in letter.headers["parvis-traceback"]
         assert json.loads(results.wait_for(1)[0].body)["payload"] == {"raise": False}
+        site.transport.send(Send("site.news", b'"a broadcast"', kind="topic"), Send("site.plain", b'"plain"'))
+        wait_until(lambda: "KeyError: 'a broadcast'" in fragile.text, 10, "the failure in the log")
+        wait_until(lambda: "KeyError: 'plain'" in fragile.text, 10, "the failure in the log")
         assert fragile.process.poll() is None
         run = site.run("zocalo.shutdown", "-s", "Fragile")
         assert run.returncode == 0, run.stderr

@@ -115,9 +115,16 @@ class ForeignHost(Host):
         service.log.setLevel(logging.DEBUG if self._debug else service.log_verbosity)
 
     def _watch(
-        self, transport: ParvisTransport, heard: _LastWarning, message: Message, call: Callable[[], None]
+        self,
+        transport: ParvisTransport,
+        heard: _LastWarning,
+        message: Message | None,
+        call: Callable[[], None],
     ) -> None:
         """Have a message handled, and settle it if that goes wrong."""
+        if message is None:
+            self._guarded(transport, call)()
+            return
         if message.redelivered:
             self._suspect(transport, message)
             return
@@ -150,14 +157,14 @@ class ForeignHost(Host):
             transport.settle(message, settle(self._transport, self._stand_in, message, outcome))
 
     def _guarded(self, transport: ParvisTransport, call: Callable[[], None]) -> Callable[[], None]:
-        """What a service does when it has nothing to do must not end it."""
+        """What a service does when it is idle, or with what needs no acknowledgement, must not end it."""
 
         def guarded() -> None:
             try:
                 call()
-            except Exception:  # noqa: BLE001 - as above
+            except Exception:  # noqa: BLE001 - whatever a service raises
                 transport.abandon_transactions()
-                _log.exception("%s failed while it was idle", transport.name)
+                _log.exception("%s failed", transport.name)
 
         return guarded
 

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 import workflows
-from workflows.transport.common_transport import CommonTransport, json_serializer
+from workflows.transport.common_transport import CommonTransport, TemporarySubscription, json_serializer
 from workflows.util import generate_unique_host_id
 
 from parvis.compat.outgoing import outgoing, received_body
@@ -31,7 +31,7 @@ _log = logging.getLogger("parvis.compat")
 _CONNECT_TIMEOUT: Final = 5.0
 _WIDEST: Final = 65_535  # messages in advance, where no bound is asked for
 
-Around = Callable[[Message, Callable[[], None]], None]
+Around = Callable[[Message | None, Callable[[], None]], None]
 
 
 @dataclass(slots=True)
@@ -72,7 +72,8 @@ class ParvisTransport(CommonTransport):
         transport: A connected transport, which stays its owner's; by default, one as configured.
 
     Attributes:
-        around: Is given each message that can be acknowledged, and what calls the callback with it.
+        around: Is given each message and what calls the callback with it; None in place of a message that is
+            not to be acknowledged.
         name: Who takes the messages, for dead letters.
         reason: Why a message is refused, if somebody knows.
     """
@@ -142,6 +143,18 @@ class ParvisTransport(CommonTransport):
         """As in `CommonTransport`."""
         return super().subscribe(channel, self._watched(callback), **kwargs)
 
+    def subscribe_broadcast(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, channel: str, callback: Callable[..., Any], **kwargs: Any
+    ) -> int:
+        """As in `CommonTransport`."""
+        return super().subscribe_broadcast(channel, self._watched(callback), **kwargs)
+
+    def subscribe_temporary(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, channel_hint: str | None, callback: Callable[..., Any], **kwargs: Any
+    ) -> TemporarySubscription:
+        """As in `CommonTransport`."""
+        return super().subscribe_temporary(channel_hint, self._watched(callback), **kwargs)
+
     def is_waiting(self, message: Message) -> bool:
         """Whether nobody has settled this delivery yet."""
         return any(
@@ -182,7 +195,7 @@ class ParvisTransport(CommonTransport):
         def call(header: Mapping[str, Any], message: Any) -> None:
             channel = self._channel(header["subscription"])
             if not channel.acknowledges:
-                callback(header, message)
+                self.around(None, lambda: callback(header, message))
                 return
             delivery = channel.waiting.get(header["message-id"])
             if delivery is not None and delivery.connection == self._ours.connection:
