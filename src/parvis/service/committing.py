@@ -199,12 +199,14 @@ class Committer:
                 self._settle_alone(self._handle_again(one.service, one.message))
             return
         (handled,) = unit.handled
-        if handled.outcome.result == "reject":
+        if not handled.outcome.tells_error_nodes:  # even the dead letter cannot be sent
             with contextlib.suppress(Disconnected, BrokerRefused):
                 self._transport.refuse(handled.message)
             return
         _log.error("what %s sends cannot be put into a frame: %s", handled.service.name, error)
         reason = f"what came of it cannot be sent: {type(error).__name__}: {error}"
+        if handled.outcome.result == "reject":
+            reason = f"{handled.outcome.reason}; {reason}"
         self._settle_alone(rejected(handled.service, handled.message, reason))
 
     def _settle_alone(self, handled: Handled) -> None:
