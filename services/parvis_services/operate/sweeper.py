@@ -103,6 +103,14 @@ def _age(message: Message) -> tuple[int, int]:
     return _number(message.headers.get("timestamp")), _number(number and number[0])
 
 
+def _can_be_named(queue: str) -> bool:
+    try:
+        check_destination(queue)
+    except ValueError:
+        return False
+    return True
+
+
 def _number(text: str | None) -> int:
     return int(text) if text and text.isdecimal() and len(text) < 16 else 0
 
@@ -198,15 +206,30 @@ class Sweeper(Service[Anything, Anything]):
             )
             transport.disconnect()
             return
-        queues: dict[str, list[Message]] = {}
-        for message in sorted(messages, key=_age):
-            queues.setdefault(message.destination, []).append(message)
         try:
-            transport.commit(messages, [send for lost in queues.values() for send in self._settled(lost)])
+            if all(_can_be_named(message.destination) for message in messages):
+                transport.commit(messages, self._all_settled(messages))
+            else:
+                self._sweep_strange(transport, messages)
         except TransportError as error:
             self.log.warning("what was to be set aside comes again: %s", error)
             if not isinstance(error, Disconnected):
                 time.sleep(_PAUSE)
+
+    def _sweep_strange(self, transport: StompTransport, messages: Sequence[Message]) -> None:
+        """Settle messages of which some are from queues that we cannot send to: in order, one by one."""
+        for message in messages:
+            if _can_be_named(message.destination):
+                transport.commit([message], [self._renewed(message)])
+            else:
+                self.log.error("left to the broker's own dead letters: a message in %r", message.destination)
+                transport.refuse(message)
+
+    def _all_settled(self, messages: Sequence[Message]) -> list[Send]:
+        queues: dict[str, list[Message]] = {}
+        for message in sorted(messages, key=_age):
+            queues.setdefault(message.destination, []).append(message)
+        return [send for lost in queues.values() for send in self._settled(lost)]
 
     def _settled(self, messages: Sequence[Message]) -> list[Send]:
         """What is to be sent for messages of one queue that were delivered too often, in order of age."""
@@ -214,8 +237,11 @@ class Sweeper(Service[Anything, Anything]):
         others = [message for message in messages if message is not guilty]
         if others:
             self.log.info("a new start for %d messages in %s", len(others), others[0].destination)
-        sends = [once_more(each, {RENEWED: str(self._deliveries(each))}) for each in reversed(others)]
+        sends = [self._renewed(message) for message in reversed(others)]
         return sends if guilty is None else [*sends, *self._set_aside(guilty)]
+
+    def _renewed(self, message: Message) -> Send:
+        return once_more(message, {RENEWED: str(self._deliveries(message))})
 
     def _set_aside(self, message: Message) -> Sequence[Send]:
         assert self._transport is not None  # noqa: S101 - it came by it

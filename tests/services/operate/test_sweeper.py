@@ -23,6 +23,7 @@ from parvis.transport.base import Message, Send, Transport
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.operate.sweeper import Judge, Sweeper
+from raw_stomp import RawClient
 from real.rabbitmq.vhost import VirtualHost
 from running import Listener, in_thread, recipe_message
 from waiting import wait_until
@@ -173,6 +174,32 @@ def test_what_is_handed_out_seldom_enough_is_left_alone(stomp: StompSettings, tr
         work = Listener(transport, "work")
         assert [message.body for message in work.wait_for(2)] == [b"redelivered", b"new"]
     assert work.messages[0].redelivered
+
+
+def raw(stomp: StompSettings) -> RawClient:
+    """A client that may send anywhere."""
+    if not stomp.username:
+        return RawClient(stomp.port)
+    return RawClient(stomp.port, login=stomp.username, passcode=stomp.password)
+
+
+def test_queue_with_a_strange_name_does_not_stop_it(stomp: StompSettings, transport: StompTransport):
+    strange, plain = f"/queue/{stomp.prefix}.strange name", f"/queue/{stomp.prefix}.plain"
+    with raw(stomp) as client:
+        for queue in (strange, plain):
+            client.send(queue, b"poison", persistent="true")
+    for _ in range(LIMIT):
+        with raw(stomp) as client:
+            client.subscribe(strange, "client", "1")
+            client.subscribe(plain, "client", "2")
+            client.message()
+            client.message()
+    with sweeping(stomp), raw(stomp) as client:
+        client.subscribe(f"/queue/DLQ.{stomp.prefix}.strange name")
+        assert client.message().body == b"poison"
+        work = Listener(transport, "plain")
+        (message,) = work.wait_for(1)
+    assert "parvis_renewed" in message.headers
 
 
 def test_only_the_queues_that_are_named_are_swept(stomp: StompSettings, transport: StompTransport):
