@@ -157,6 +157,8 @@ def test_missing_queue_is_made_with_its_dead_letters(vhost: VirtualHost, connect
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": "dlq.new",
         "x-delivery-limit": 20,
+        "x-dead-letter-strategy": "at-least-once",
+        "x-overflow": "reject-publish",
     }
     assert vhost.queue("dlq.new")["arguments"] == {"x-queue-type": "quorum"}
 

@@ -104,7 +104,8 @@ def for_services(
     for name, exclusive in {**dict.fromkeys(by_priority, False), **queues}.items():
         arguments = queue_arguments(name, exclusive=exclusive)
         if name in by_priority:
-            del arguments["x-delivery-limit"]
+            for argument in ("x-delivery-limit", "x-dead-letter-strategy", "x-overflow"):
+                del arguments[argument]
             arguments |= {"x-queue-type": "classic", "x-max-priority": 9}
         wanted += [queue(vhost, name, arguments), queue(vhost, f"{DEAD}{name}", queue_arguments(DEAD))]
     for seconds in STANDARD_DELAYS:

@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
@@ -30,6 +30,11 @@ counts, which know the reason, to come first; RabbitMQ 4 has the same by default
 
 # A topic of one listener's own, such as that of somebody who waits for results
 _ONE_OFF: Final = re.compile(r"(.*\.)?transient\..+\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# RabbitMQ writes down within half a second which files belong to a new quorum queue; measured: killed before,
+# it has forgotten what it confirmed.
+_SETTLES: Final = 1.0
+# What leaves a queue is gone from there only when the next queue has it.
+_SAFELY: Final = {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
 _TEMPORARY_LASTS: Final = 60_000  # ms for which a temporary queue survives that nobody listens to it
 _LONGEST_NAME: Final = 255  # bytes of a header's name
 # What the broker notes on a message when it moves it; not to be sent again.
@@ -46,12 +51,14 @@ class Declaration:
         what: What it is, for people.
         check: Methods that fail if it is not there.
         make: Methods that make it; empty if that is not for us to do.
+        settles: Seconds until it, once made, survives the kill of the broker with what is in it.
     """
 
     key: str
     what: str
     check: Sequence[Any]
     make: Sequence[Any] = ()
+    settles: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ class Listening:
         kind: `queue`, `topic` or `temporary`.
         consume: Methods that end with the consumer.
         missing: What may be made if the broker says that something is not there.
-        acknowledged: Whether messages are to be acknowledged.
+        acknowledged: Whether whoever gets messages is to acknowledge them.
     """
 
     name: str
@@ -141,9 +148,7 @@ def listen_to_topic(name: str) -> Listening:
 def listen_to_temporary(name: str) -> Listening:
     """Take messages from a queue that is made for it, and that outlives a short loss of the connection."""
     declare = spec.Queue.Declare(queue=name, durable=True, arguments={"x-expires": _TEMPORARY_LASTS})
-    return Listening(
-        name, "temporary", [declare, spec.Basic.Consume(queue=name, consumer_tag="", no_ack=True)]
-    )
+    return Listening(name, "temporary", [declare, spec.Basic.Consume(queue=name, consumer_tag="")])
 
 
 def queue_arguments(name: str, *, exclusive: bool = False) -> dict[str, Any]:
@@ -156,6 +161,7 @@ def queue_arguments(name: str, *, exclusive: bool = False) -> dict[str, Any]:
             "x-dead-letter-exchange": "",
             "x-dead-letter-routing-key": f"{DEAD}{name}",
             "x-delivery-limit": DELIVERY_LIMIT,
+            **_SAFELY,
         }
     return arguments
 
@@ -200,10 +206,7 @@ def delay_name(milliseconds: int, topic: str = "") -> str:
 def delay_arguments(milliseconds: int, topic: str = "") -> dict[str, Any]:
     """The arguments of the queue in which messages wait, before they go on with the routing key they have."""
     arguments = {"x-queue-type": "quorum", "x-message-ttl": milliseconds, "x-dead-letter-exchange": topic}
-    if not topic:
-        # What leaves a delay is gone from there only when the next queue has it.
-        arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
-    return arguments
+    return arguments if topic else arguments | _SAFELY  # a broadcast that nobody hears is to be gone
 
 
 def delay_queue(milliseconds: int, topic: str = "") -> Declaration:
@@ -218,6 +221,7 @@ def delay_queue(milliseconds: int, topic: str = "") -> Declaration:
             spec.Queue.Declare(queue=name, durable=True, arguments=delay_arguments(milliseconds, topic)),
             spec.Queue.Bind(queue=name, exchange=name, routing_key=""),
         ],
+        settles=_SETTLES,
     )
 
 
@@ -253,7 +257,9 @@ def publication(send: Send, namespace: str) -> Publication:
         mandatory=not is_topic or send.delay > 0,
         name=name,
         needs=tuple(needs),
-        fallback=work_queue(name) if not is_topic and name.startswith(DEAD) else None,
+        fallback=replace(work_queue(name), settles=_SETTLES)
+        if not is_topic and name.startswith(DEAD)
+        else None,
     )
 
 

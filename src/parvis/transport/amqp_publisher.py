@@ -137,7 +137,12 @@ class Publisher:
                     f"there is no {wanted.what}, and it cannot be made: {error}; "
                     "`parvis rabbitmq configure` makes it for whom the broker allows it"
                 )
-            then(None if isinstance(error, ChannelClosed) else error)  # a mismatch: somebody just made it
+            if error is None and wanted.settles:
+                timer = threading.Timer(wanted.settles, then, args=(None,))
+                timer.daemon = True
+                timer.start()
+            else:
+                then(None if isinstance(error, ChannelClosed) else error)  # a mismatch: somebody just made it
 
         on_scratch_channel(self._connection, wanted.check, looked)
 

@@ -267,5 +267,7 @@ class Subscription:
                 self._callback(message)
             except Exception:
                 logger.exception("the callback for messages from %s failed", message.destination)
+            if self.listening.kind == "temporary":  # by us, as what is under way must not be lost with us
+                channel.say(spec.Basic.Ack(delivery_tag=delivery.tag))
 
         return deliver
