@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any, ClassVar
 
 import workflows.recipe
 from workflows.services.common_service import CommonService
 from zocalo.wrapper import BaseWrapper
+
+from waiting import wait_until
 
 
 class Doubler(CommonService):
@@ -61,7 +64,7 @@ class Patient(CommonService):
 
 
 class Fragile(CommonService):
-    """Raises, dies, or sends and then raises, as the message asks."""
+    """Sends, and then raises, dies or waits for a file, as the message asks."""
 
     _service_name = "Fragile"
     _logger_name = "site.fragile"
@@ -87,6 +90,9 @@ class Fragile(CommonService):
         transaction = transport.transaction_begin(subscription_id=header["subscription"])
         transport.ack(header, transaction=transaction)
         wrapper.send(message, transaction=transaction)
+        if message.get("wait"):
+            self.log.info("waiting for %s", message["wait"])
+            wait_until(Path(message["wait"]).exists, 20, "the file")
         if message.get("raise"):
             raise ZeroDivisionError("as was asked for")
         if message.get("die"):

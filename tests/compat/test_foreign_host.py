@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socketserver
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,25 @@ def test_what_is_raised_costs_the_message(site: Site) -> None:
     last = [card for card in site.cards if card["serviceclass"] == "Fragile"][-1]
     assert (last["service"], last["statustext"]) == ("Broken", "shutdown")
     assert len(results.messages) == 1, "what it had sent before it raised must not leave"
+
+
+def test_what_is_in_hand_is_finished_before_the_end(site: Site, tmp_path: Path) -> None:
+    results = Listener(site.transport, "results")
+    go_on = tmp_path / "go on"
+    with site.running("parvis", "service", "-s", "site-services:Fragile", ready="Fragile") as fragile:
+        for number in range(2):
+            site.start(node("site.fragile"), {"wait": str(go_on), "number": number})
+        wait_until(lambda: "waiting for" in fragile.text, 10, "a message in hand")
+        fragile.process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            fragile.end(timeout=0.5)
+        go_on.touch()
+        assert fragile.end() == 0
+        assert "the last words" in fragile.text
+    results.wait_for(1)
+    left = Listener(site.transport, "site.fragile")
+    assert len(left.wait_for(1)) == 1
+    assert len(results.messages) == 1
 
 
 def test_what_kills_is_set_aside_at_last(site: Site) -> None:
