@@ -170,6 +170,13 @@ def test_a_lost_report_is_made_good_by_the_next(site: Site) -> None:
     assert site.look(key(1)) == 110
 
 
+def test_what_a_consumer_says_when_it_leaves_counts(site: Site) -> None:
+    site.fill(key(1))
+    site.report({key(1): 30}, gone=True)
+    site.report(host="b")
+    assert site.look(key(1)) == 30
+
+
 def test_consumers_with_nothing_to_do_prove_that_nothing_is_in_flight(site: Site) -> None:
     site.fill(key(1))
     site.report({key(1): 300}, lost=True)

@@ -106,10 +106,10 @@ class Ledger:
             now = self._clock()
             for name, sent in report.sent.items():
                 self._learn(self._flow(*name, now), sent, now)
+            if report.queues:
+                self._hear_consumer(report, now)
             if report.gone:
                 self._consumers.pop(report.host, None)
-            elif report.queues:
-                self._hear_consumer(report, now)
 
     def look(self, queue: str, key: Key, *, sent: int, done: int, total: int | None) -> int:
         """Return how many more messages may be sent now.
