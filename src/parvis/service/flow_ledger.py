@@ -37,6 +37,7 @@ _FORGET: Final = 900.0
 _TIDY: Final = 0.5
 _MOST_FLOWS: Final = 20_000
 _MOST_CONSUMERS: Final = 10_000
+_MOST_QUEUES: Final = 10_000
 _MOST_KEYS: Final = 4_000  # of one consumer
 
 
@@ -195,6 +196,8 @@ class Ledger:
     def _queue(self, name: str, now: float) -> _Queue:
         queue = self._queues.get(name)
         if queue is None:
+            if len(self._queues) >= _MOST_QUEUES:
+                del self._queues[next(iter(self._queues))]
             queue = self._queues[name] = _Queue(asked=now)
         return queue
 
