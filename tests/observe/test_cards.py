@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from parvis.observe.cards import GONE, LATE, CardBoard
@@ -114,6 +114,7 @@ _JSON = _PLAIN | st.lists(_PLAIN, max_size=2) | st.dictionaries(st.text(max_size
 _KEYS = [*ZOCALO, *OURS, "parvis-flow", "task"]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(_KEYS), _JSON))
 def test_anything(told: dict[str, Any]) -> None:
     board = CardBoard()
