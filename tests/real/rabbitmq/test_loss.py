@@ -197,6 +197,8 @@ def test_broker_comes_back(how: str) -> None:
         transport, inbox, results = vhost.transport(), Inbox(), Inbox()
         transport.connect(10)
         transport.subscribe("work", inbox, prefetch=10)
+        transport.send(Send("work", b"0", delay=2))
+        transport.commit([inbox.get()], [])
         transport.send(*(Send("work", b"%d" % number) for number in range(5)), Send("work", b"late", delay=2))
         before = inbox.take(5)
         getattr(server, how)()
