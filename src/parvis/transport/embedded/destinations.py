@@ -155,7 +155,7 @@ class Destinations:
         """Bring a message where it belongs, now or when it is due."""
         if self._is_kept(message) and self._journal:
             self._journal.add(message)
-        if message.due > self.now():
+        if message.due and message.due > self.now():
             self._delay(message)
         else:
             self._deliver(message)

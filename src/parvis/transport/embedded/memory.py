@@ -31,12 +31,12 @@ class Memory:
     def take(self, message: Message) -> None:
         """Count a message."""
         message.counted = True
-        self.used += message.resident
+        self.used += message.size if message.loaded else message.resident
 
     def leave(self, message: Message) -> None:
         """Count it no more."""
         message.counted = False
-        self.used -= message.resident
+        self.used -= message.size if message.loaded else message.resident
 
     def relieve(self, message: Message) -> None:
         """Leave the text of a message to the journal, if it is there and memory is wanted."""

@@ -239,7 +239,8 @@ class Queue:
                 self.in_flight += 1
                 self._owner.delivered(message)
             consumer.hand(message, self, order)
-            self._owner.memory.relieve(message)
+            if message.stored:
+                self._owner.memory.relieve(message)
 
     def _with_next(self, message: Message) -> list[Message]:
         """A message and those that come next, where that is certain, to read them together."""

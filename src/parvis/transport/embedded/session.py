@@ -222,7 +222,7 @@ class Session:
         """
         memory = self._destinations.memory
         most = _MOST_IN_TRANSACTIONS if in_transaction and self._subscriptions else _MOST
-        if memory.used + memory.incoming > most * memory.limit:
+        if memory.used > most * memory.limit:
             raise Refusal("the broker is out of memory for messages: consume some, or raise its limit")
 
     def _target(self, stated: str) -> str:
