@@ -211,9 +211,9 @@ def test_a_slow_reader_is_not_dropped() -> None:
         RawClient(patient.port) as slow,
         RawClient(patient.port) as sender,
     ):
-        slow.subscribe("/queue/a", "auto")
         for _ in range(100):
             sender.send("/queue/a", BODY)
+        slow.subscribe("/queue/a", "auto")
         beginning = time.monotonic()
         for _ in range(100):
             assert slow.message().body == BODY

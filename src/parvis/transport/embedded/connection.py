@@ -157,8 +157,10 @@ class Connection(asyncio.BufferedProtocol):
         self._finished = True
         self._hub.destinations.memory.incoming -= self._incoming
         self._incoming = 0
-        self.session.close()
-        self._hub.left(self)
+        try:
+            self.session.close()
+        finally:  # else the broker would wait for its end for ever
+            self._hub.left(self)
 
     def pause_writing(self) -> None:
         """The client does not read fast enough."""
