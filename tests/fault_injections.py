@@ -132,7 +132,7 @@ def poison(place: Place, feeder: Feeder, scale: Scale) -> None:
 
 
 def duplicates(place: Place, feeder: Feeder, scale: Scale) -> None:
-    """One request sent three times: each of its messages comes three times at every node."""
+    """A message to the source that comes three times, and so does everything that is sent because of it."""
     feeder.ask(_DUPLICATED, copies=3)
 
 

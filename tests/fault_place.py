@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fault_brokers import FaultyBroker
 from fault_services import Habit, create_table, open_database
 from parvis.cli.up import service_command
 from parvis.config import Config
-from parvis.recipe.envelope import dump_json
+from parvis.recipe.envelope import Envelope, dump_json
 from parvis.service.identity import IDENTITY
 from parvis.service.supervisor import Supervisor
 from parvis.transport.base import Disconnected, Send, Transport
@@ -59,7 +59,8 @@ class Feeder:
         Args:
             count: How many.
             habits: What is to be wrong with which, counted from 0.
-            copies: How often to send this one request, as it may happen to a request.
+            copies: How often to send this. The dispatcher knows a request that it has seen, so copies go
+                past it: each is the message that it would send to the source.
         """
         with self._lock:
             first = self.issued + 1
@@ -68,9 +69,11 @@ class Feeder:
         self.poison |= poison
         if copies > 1:
             self.copies |= dict.fromkeys(range(first, first + count), copies)
-        request = self._place.request(first, first + count - 1, poison)
-        for _ in range(copies):
-            self._send(request)
+        last = first + count - 1
+        if copies == 1:
+            self._send(self._place.request(first, last, poison))
+        for _ in range(copies if copies > 1 else 0):
+            self._send(self._place.started(first, last, poison))
         return first
 
     def start(self) -> None:
@@ -112,6 +115,8 @@ class Place:
         transport: A connection to the broker past the proxy.
         clock: What one instance of each service, and the embedded broker, takes for the time.
         chance: Source of all randomness.
+        recipe_parameters: As `fault_services.SourceParameters`.
+        skips_worker: Whether the recipe leads from the source to the sink at once.
         progress: Rows in the table when it could last be read.
         memory: By process, what it held at which progress: pairs of rows and bytes.
         names: Of the processes.
@@ -127,6 +132,7 @@ class Place:
     clock: SteppedClock
     chance: random.Random
     recipe_parameters: dict[str, Any]
+    skips_worker: bool
     progress: int = 0
     memory: dict[int, list[tuple[int, int]]] = field(default_factory=dict[int, list[tuple[int, int]]])
     names: dict[int, str] = field(default_factory=dict[int, str])
@@ -136,14 +142,14 @@ class Place:
     def recipe(self, first: int, last: int, poison: Mapping[int, Habit]) -> dict[str, Any]:
         """A recipe that sends the numbers through all three services."""
         habits = {str(number): habit for number, habit in poison.items()}
+        parameters = {**self.recipe_parameters, "habits": habits}
+        way = {"worked": 3} if self.skips_worker else {"item": 2}
+        worker = {} if self.skips_worker else {"2": {"queue": "faults.work", "output": {"worked": 3}}}
         return {
-            "1": {
-                "queue": "faults.source",
-                "output": {"item": 2},
-                "parameters": {**self.recipe_parameters, "habits": habits},
-            },
-            "2": {"queue": "faults.work", "output": {"worked": 3}},
+            "1": {"queue": "faults.source", "output": {**way, "finished": 4}, "parameters": parameters},
+            **worker,
             "3": {"queue": "faults.sink"},
+            "4": {"topic": "faults.finished"},
             "start": [[1, {"first": first, "last": last}]],
         }
 
@@ -154,6 +160,12 @@ class Place:
             "parameters": {"guid": f"faults-{first}"},
         }
         return Send("processing_recipe", dump_json(content), {IDENTITY: f"faults-request-{first}"})
+
+    def started(self, first: int, last: int, poison: Mapping[int, Habit]) -> Send:
+        """What the dispatcher sends because of such a request."""
+        environment = {"ID": f"faults-{first}"}
+        (send,) = Envelope(self.recipe(first, last, poison), 0, None, environment=environment).start()
+        return replace(send, headers={**send.headers, IDENTITY: f"faults-started-{first}"})
 
     def read(self, query: str) -> list[tuple[Any, ...]]:
         """Ask the database."""
@@ -224,8 +236,7 @@ def faulty_place(
     clock: SteppedClock,
     *,
     services: Mapping[str, int] = SERVICES,
-    seed: int = 1,
-    environment: Mapping[str, str] | None = None,
+    skips_worker: bool = False,
     **recipe_parameters: Any,
 ) -> Generator[Place]:
     """A place with running services; one instance of each, where there are several, goes by `clock`.
@@ -236,8 +247,7 @@ def faulty_place(
         mariadb: Running.
         clock: That can be stepped.
         services: How many of which.
-        seed: Of all that is random.
-        environment: Variables for the services.
+        skips_worker: Whether the recipe leads from the source to the sink at once.
         recipe_parameters: As `fault_services.SourceParameters`.
     """
     logs = directory / "logs"
@@ -250,7 +260,6 @@ def faulty_place(
         "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{announced(directory)}",
         "FAULTS_DATABASE": url,
         "PARVIS_LOGBOOK_LOCATION": str(directory / "logbook"),
-        **(environment or {}),
     }
     commands = _commands(services, clock)
     supervisor = Supervisor(commands, variables, logs)
@@ -265,8 +274,9 @@ def faulty_place(
         supervisor,
         transport,
         clock,
-        random.Random(seed),
+        random.Random(1),
         recipe_parameters,
+        skips_worker,
     )
     place.start_services()
     try:

@@ -93,7 +93,7 @@ class FaultSource(Service[Range, SourceParameters]):
     queue: ClassVar[str] = "faults.source"
     Payload: ClassVar[type[BaseModel]] = Range
     Parameters: ClassVar[type[BaseModel]] = SourceParameters
-    outputs: ClassVar[Outputs] = {"item": Item}
+    outputs: ClassVar[Outputs] = {"item": Item, "worked": Worked, "finished": Range}
     default_output: ClassVar[str | None] = "item"
 
     def process(self, payload: Range, step: Step[SourceParameters]) -> None:
@@ -102,8 +102,12 @@ class FaultSource(Service[Range, SourceParameters]):
         for number in range(payload.first, following):
             habit = wanted.habits.get(str(number))
             step.send("item", Item(item=number, habit=habit, padding="x" * wanted.padding))
+            if "worked" in step.connected_outputs():  # a recipe without a worker
+                step.send("worked", Worked(item=number, digest=digest_of(number)))
         if following <= payload.last:
             step.checkpoint(Range(first=following, last=payload.last), delay=wanted.delay)
+        else:
+            step.send("finished", payload)
 
 
 class FaultWorker(Service[Item, Anything]):
