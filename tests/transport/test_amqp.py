@@ -343,6 +343,8 @@ class TestLogin:
     def test_no_such_host(self, vhost: VirtualHost) -> None:
         with pytest.raises(NotAdmitted, match="there is no host"):
             vhost.transport(hosts=[("no-such-host.invalid", 5672)]).connect(10)
+        with pytest.raises(NotAdmitted, match="no name of a host"):
+            vhost.transport(hosts=[("x" * 70, 5672)]).connect(10)
 
     def test_another_kind_of_server(self, vhost: VirtualHost) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:

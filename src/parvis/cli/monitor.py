@@ -56,7 +56,7 @@ def monitor(once: bool, seconds: float, as_json: bool, config: Config) -> None:
             time.sleep(seconds)
             _print_once(board, as_json)
         else:
-            _watch(board, f"{config.stomp.host} {config.stomp.prefix}")
+            _watch(board, f"{config.broker_hosts} {transport.namespace}".strip())
     except KeyboardInterrupt:
         pass  # how a live view ends
     finally:

@@ -72,6 +72,8 @@ class Login:
                 raise BrokerRefused(_no_tls(broker, error)) from None
             except socket.gaierror as error:
                 raise _unresolved(host, error) from None
+            except UnicodeError:
+                raise BrokerRefused(f"{host[:80]!r} is no name of a host") from None
             except OSError as error:
                 raise Disconnected(f"{broker} cannot be reached: {error or type(error).__name__}") from None
             on_failure.pop_all()

@@ -164,7 +164,7 @@ class Subscription:
             self._generation += 1
             self.outstanding.clear()
             self._unsettled.clear()
-            with contextlib.suppress(Disconnected):  # it is asked for again on the next connection
+            try:
                 channel = self._channel = connection.open_channel()
                 channel.on_delivery = self._delivered(self._generation, channel)
                 channel.on_other = self._heard
@@ -172,6 +172,10 @@ class Subscription:
                     self.listening.consume,
                     lambda error: self._answered(error, channel, connection, may_make=may_make),
                 )
+            except BrokerRefused as error:
+                self._refuse(error, connection)
+            except Disconnected:  # it is asked for again on the next connection
+                logger.debug("the connection was lost before %s was asked for", self.listening.name)
 
     def _answered(
         self, error: TransportError | None, channel: Channel, connection: Connection, *, may_make: bool

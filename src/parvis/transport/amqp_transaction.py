@@ -86,7 +86,7 @@ class Transaction(Pending):
         why = self._connection.blocked
         if not why and timeout > _SLOW:
             logger.warning("%s has not confirmed a message for %g s", self._connection.broker, _SLOW)
-        if self._is_over(max(0.0, timeout - _SLOW)):
+        if self._is_over(timeout - _SLOW):
             return True
         while self._acknowledges and self._connection.blocked:
             if self._is_over(_SLOW):
@@ -94,7 +94,7 @@ class Transaction(Pending):
         return self._is_over(0)
 
     def _is_over(self, timeout: float) -> bool:
-        if not self._pending.acquire(timeout=timeout):
+        if not self._pending.acquire(timeout=max(0.0, timeout)):
             return False
         self._pending.release()
         return True
