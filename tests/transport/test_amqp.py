@@ -16,7 +16,7 @@ import pytest
 from inbox import Inbox
 from parvis.transport.amqp import AmqpTransport
 from parvis.transport.amqp_messages import delay_milliseconds
-from parvis.transport.base import BrokerRefused, NoConnection, NotAdmitted, Send, Transport
+from parvis.transport.base import BrokerRefused, Message, NoConnection, NotAdmitted, Send, Transport
 from real.daemon import free_ports
 from real.rabbitmq.vhost import VirtualHost
 from tcp_proxy import TcpProxy
@@ -302,6 +302,30 @@ def test_begun_transactions_are_confirmed_in_any_order(connect: Connect) -> None
     for one in reversed(pending):
         one.wait(10)
     assert len({message.message_id for message in inbox.take(50)}) == 50
+
+
+def test_who_drives_is_given_messages_and_answers_on_its_own_thread(
+    vhost: VirtualHost, connect: Connect
+) -> None:
+    vhost.make_queues("other")
+    transport, sender, inbox = connect(), connect(), Inbox()
+    threads: list[int] = []
+
+    def take(message: Message) -> None:
+        threads.append(threading.get_ident())
+        inbox(message)
+
+    transport.subscribe("work", take, prefetch=1)
+    assert transport.drive(0, lambda: False)
+    for number in range(100):
+        sender.send(Send("work", b"%d" % number))
+        assert transport.drive(10, lambda: len(inbox.messages) > number)  # noqa: B023
+        transport.commit([inbox.get()], [Send("other", b"")])
+    assert threads.count(threading.get_ident()) > 90
+    sender.send(Send("work", b"while nobody drives"))
+    transport.commit([inbox.get()], [])
+    transport.disconnect()
+    assert not transport.drive(1, lambda: False)
 
 
 @pytest.mark.parametrize("headers", [{"destination": "/queue/x"}, {"long": "x" * 200_000}, {"k" * 300: "x"}])

@@ -215,6 +215,15 @@ class AmqpTransport(Transport):
                     connection, publisher, [message], acknowledges=False, then=lambda _error: None
                 ).start()
 
+    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
+        connection = self._keeper.connection
+        return connection is not None and connection.drive(seconds, until)
+
+    def wake(self) -> None:
+        connection = self._keeper.connection
+        if connection is not None:
+            connection.wake()
+
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
         return dead_letter(message, self.namespace, headers)
 

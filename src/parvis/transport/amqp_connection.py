@@ -247,7 +247,10 @@ class Connection(Wire):
         """Say goodbye to the broker and wait for its answer."""
         try:
             self.write(method(0, spec.Connection.Close(200, "bye", 0, 0)))
-            self._left.wait(timeout)
+            if self.is_driven_here:
+                self.drive(timeout, self._left.is_set)
+            else:
+                self._left.wait(timeout)
         except Disconnected:
             logger.debug("the connection was lost before we could leave")
 

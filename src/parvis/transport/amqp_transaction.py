@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -43,6 +44,7 @@ class Transaction(Pending):
         self._then = then
         self._error: TransportError | None = None
         self._mended = False
+        self._finished = False
         self._pending = threading.Lock()  # half the price of an Event
         self._pending.acquire()
 
@@ -94,6 +96,10 @@ class Transaction(Pending):
         return self._is_over(0)
 
     def _is_over(self, timeout: float) -> bool:
+        if self._connection.is_driven_here:
+            end = time.monotonic() + timeout
+            self._connection.drive(timeout, lambda: self._finished)
+            timeout = end - time.monotonic()
         if not self._pending.acquire(timeout=max(0.0, timeout)):
             return False
         self._pending.release()
@@ -136,4 +142,5 @@ class Transaction(Pending):
     def _finish(self, error: TransportError | None) -> None:
         self._error = error
         self._then(error)
+        self._finished = True
         self._pending.release()

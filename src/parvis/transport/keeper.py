@@ -27,6 +27,11 @@ class Keepable(Protocol):
     reason: str
     useful: bool
 
+    @property
+    def is_read_here(self) -> bool:
+        """Whether the calling thread is reading from it now."""
+        ...
+
     def run(self) -> None:
         """Read from it until it ends."""
         ...
@@ -149,7 +154,8 @@ class Keeper(Generic[C]):
 
     def forbid_callback(self) -> None:
         """Raise RuntimeError on the thread that calls callbacks: it would wait for itself."""
-        if threading.current_thread() is self._thread:
+        connection = self.connection
+        if threading.current_thread() is self._thread or (connection and connection.is_read_here):
             raise RuntimeError("a callback of a transport must not call the transport")
 
     @property

@@ -3,6 +3,10 @@
 Whoever writes, writes at once what the socket takes, and the thread that reads (`Wire.run`) writes the rest.
 So nobody waits behind another's large message, heart-beats go out whatever the rest of the process does, and
 TLS sees one caller at a time.
+
+A thread that waits for messages may read itself (`Wire.drive`), and meanwhile the reading thread rests: to
+hand each message from thread to thread costs more than to handle a small one. When it has been away for a
+moment, the reading thread reads again.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import ssl
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Final
 
 from parvis.transport.base import Disconnected
@@ -23,6 +28,8 @@ from parvis.transport.base import Disconnected
 logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 262_144
+_AWAY: Final = 0.05  # seconds without reading after which the reading thread takes over
+_REST: Final = 0.5  # seconds between its looks at a thread that reads
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -61,6 +68,13 @@ class Wire(ABC):
         self._out = bytearray()
         self._closed = False
         self._sent_at = self._received_at = time.monotonic()
+        self._turn = threading.Lock()  # held by whoever reads
+        self._reader = 0  # the thread that is reading now
+        self._selector: selectors.BaseSelector | None = None
+        self._driver = 0  # the thread that last read in place of the reading thread
+        self._driving = False
+        self._left_at = -math.inf
+        self._takeover = threading.Event()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
         self._wake_sender.setblocking(False)
@@ -90,7 +104,8 @@ class Wire(ABC):
             if sent == len(data):
                 return
             self._out += memoryview(data)[sent:]
-        self._wake()
+        self._takeover.set()
+        self.wake()
 
     def close(self, reason: str) -> None:
         """End the connection: everything that was not confirmed fails."""
@@ -100,16 +115,84 @@ class Wire(ABC):
             self._closed = True
             self.reason = reason
         self._ended(reason)
-        self._wake()
+        self._takeover.set()
+        self.wake()
 
     def run(self) -> None:
         """Read what the broker sends, send heart-beats; return when the connection has ended."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            selector.register(self._wake_receiver, selectors.EVENT_READ)
+            self._selector = selector
+            while not self._closed:
+                self._rest()
+                with self._turn:
+                    self._advance(selector, math.inf)
+            with self._turn:
+                self._selector = None
+                for one in (self._sock, self._wake_receiver, self._wake_sender):
+                    one.close()
+
+    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
+        """Read on the calling thread, always the same, until something holds or for some seconds.
+
+        Return whether that was possible.
+        """
+        self._driver, self._driving = threading.get_ident(), True
+        if not self._turn.acquire(blocking=False):
+            self.wake()
+            self._turn.acquire()
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._sock, selectors.EVENT_READ)
-                selector.register(self._wake_receiver, selectors.EVENT_READ)
-                while not self._closed:
-                    self._step(selector)
+            selector = self._selector
+            if selector is None:
+                return False
+            deadline = time.monotonic() + seconds
+            while not (self._closed or until()) and (left := deadline - time.monotonic()) > 0:
+                self._advance(selector, left)
+            return not self._closed
+        finally:
+            self._left_at, self._driving = time.monotonic(), False
+            self._turn.release()
+
+    @property
+    def is_driven_here(self) -> bool:
+        """Whether the calling thread is the one that reads in place of the reading thread."""
+        return threading.get_ident() == self._driver
+
+    @property
+    def is_read_here(self) -> bool:
+        """Whether the calling thread is reading now, so that what it waited for would never come."""
+        return threading.get_ident() == self._reader
+
+    def wake(self) -> None:
+        """Have whoever reads look around."""
+        with contextlib.suppress(OSError):  # full: it is awake; closed: there is nobody to wake
+            self._wake_sender.send(b"\0")
+
+    @abstractmethod
+    def _received(self, data: bytes) -> None:
+        """Take what was read. May raise `ProtocolError` or `Disconnected` to end the connection."""
+
+    @abstractmethod
+    def _ended(self, reason: str) -> None:
+        """Tell those who wait that nothing will come any more. Called once, on any thread."""
+
+    def _rest(self) -> None:
+        """Return when nobody else reads."""
+        while not self._closed:
+            pause = _REST if self._driving else self._left_at + _AWAY - time.monotonic()
+            if pause <= 0:
+                return
+            if self._takeover.wait(pause):
+                self._takeover.clear()
+                if not self._driving:
+                    return
+
+    def _advance(self, selector: selectors.BaseSelector, limit: float) -> None:
+        """Read what there is, at most after `limit` seconds; close the connection if that fails."""
+        self._reader = threading.get_ident()
+        try:
+            self._step(selector, limit)
         except Disconnected as error:
             self.close(str(error))
         except ProtocolError as error:
@@ -121,19 +204,10 @@ class Wire(ABC):
             logger.exception("reading from %s failed", self.broker)
             self.close(f"reading from {self.broker} failed: {error!r}")
         finally:
-            for one in (self._sock, self._wake_receiver, self._wake_sender):
-                one.close()
+            self._reader = 0
 
-    @abstractmethod
-    def _received(self, data: bytes) -> None:
-        """Take what was read. May raise `ProtocolError` or `Disconnected` to end the connection."""
-
-    @abstractmethod
-    def _ended(self, reason: str) -> None:
-        """Tell those who wait that nothing will come any more. Called once, on any thread."""
-
-    def _step(self, selector: selectors.BaseSelector) -> None:
-        for key, events in selector.select(self._time_to_wait()):
+    def _step(self, selector: selectors.BaseSelector, limit: float) -> None:
+        for key, events in selector.select(self._time_to_wait(limit)):
             if key.fileobj is self._wake_receiver:
                 self._wake_receiver.recv(4096)
             elif events & selectors.EVENT_READ:
@@ -178,9 +252,10 @@ class Wire(ABC):
         if selector.get_key(self._sock).events != events:
             selector.modify(self._sock, events)
 
-    def _time_to_wait(self) -> float | None:
+    def _time_to_wait(self, limit: float) -> float | None:
         due = min(self._sent_at + self._send_every, self._received_at + self._silent_after)
-        return None if due == math.inf else max(0.0, due - time.monotonic())
+        wait = min(limit, max(0.0, due - time.monotonic()))
+        return None if wait == math.inf else wait
 
     def _keep_time(self) -> None:
         now = time.monotonic()
@@ -191,7 +266,3 @@ class Wire(ABC):
                 if not self._out:
                     self._send(self._heartbeat)
                 self._sent_at = now
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake; closed: there is nobody to wake
-            self._wake_sender.send(b"\0")
