@@ -35,6 +35,12 @@ GOOD: dict[str, Any] = {"host": "a", "idle": 0, "gone": False, "queues": {}, "ta
     [
         {"idle": "long"},
         {"idle": None},
+        {"idle": "nan"},
+        {"host": ["a"]},
+        {"queues": {"work": [1, "inf"]}},
+        {"queues": {"a queue": [1, None]}},
+        {"sent": [["a queue", str(KEY), 1, 1, True]]},
+        {"tallies": [["", str(KEY), 1, 1, 0, 0, 0]]},
         {"queues": []},
         {"queues": {"work": [1]}},
         {"queues": {"work": [-1, None]}},
@@ -53,7 +59,20 @@ def test_what_is_no_report_is_not_read(wrong: dict[str, Any]) -> None:
         Report.parse(dump_json(GOOD | wrong))
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"7", b"null", b'{"host": 1}', b" " * 2_000_000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"7",
+        b"null",
+        b'{"host": 1}',
+        b" " * 2_000_000,
+        b'{"host": "a", "idle": 1' + b"0" * 400 + b"}",
+        b'{"host": ' + b"[" * 990 + b"]" * 990 + b"}",
+        dump_json(GOOD | {"sent": [["SURROGATE", str(KEY), 1, 1, True]]}).replace(b"SURROGATE", b"\\ud800"),
+    ],
+)
 def test_anything_else_is_no_report_either(body: bytes) -> None:
     with pytest.raises(MalformedMessage):
         Report.parse(body)

@@ -6,6 +6,7 @@ so that a report that gets lost is made good by the next.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
 from parvis.recipe.envelope import MalformedMessage, dump_json, parse_json
+from parvis.transport.base import check_destination
 
 TOPIC: Final = "transient.parvis.flow"
 #: Header of a message that a regulated fan-out sent: whose it is, see `Key`.
@@ -152,25 +154,25 @@ class Report:
         content = parse_json(body)
         try:
             return cls(
-                host=str(content["host"])[:300],
-                idle=float(content["idle"]),
+                host=_text(content["host"])[:300],
+                idle=_number(content["idle"]),
                 gone=content["gone"] is True,
                 queues={
-                    str(queue): Served(_count(handled), _rate(rate))
+                    check_destination(queue): Served(_count(handled), _rate(rate))
                     for queue, (handled, rate) in content["queues"].items()
                 },
                 tallies={
-                    (str(queue), _key(key)): Tally(
+                    (check_destination(queue), _key(key)): Tally(
                         _count(done), _count(done_new), _level(waiting), _count(sent), _count(sent_new)
                     )
                     for queue, key, done, done_new, waiting, sent, sent_new in content["tallies"]
                 },
                 sent={
-                    (str(queue), _key(key)): Sent(_count(sent), _count(done), held is True)
+                    (check_destination(queue), _key(key)): Sent(_count(sent), _count(done), held is True)
                     for queue, key, sent, done, held in content["sent"]
                 },
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise MalformedMessage(f"no report on messages in flight: {error}") from None
 
 
@@ -207,10 +209,16 @@ _LONGEST_STATE = 10_000
 
 
 def _key(text: Any) -> Key:
-    key = Key.parse(str(text))
+    key = Key.parse(_text(text))
     if key is None:
         raise ValueError("a key is wrong")
     return key
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError("a name is wrong")
+    return value
 
 
 def _count(value: Any) -> int:
@@ -226,4 +234,10 @@ def _level(value: Any) -> int:
 
 
 def _rate(value: Any) -> float | None:
-    return None if value is None else min(max(float(value), 0.0), 1e9)
+    return None if value is None else min(max(_number(value), 0.0), 1e9)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError("a number is wrong")
+    return float(value)
