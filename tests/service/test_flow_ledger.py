@@ -256,6 +256,18 @@ def test_consumers_that_do_not_report_are_not_waited_for(caplog: pytest.LogCaptu
     assert site.look(key(3)) < UNBOUNDED
 
 
+def test_a_queue_without_flow_control_does_not_use_up_the_bounds(site: Site) -> None:
+    site.report(rate=1e6)
+    foreign = {"sent": 0, "done": 0, "total": LARGE}
+    assert site.ledger.look("foreign", key(1, "eve"), **foreign) == SMALL
+    site.now += 10
+    site.report(rate=1e6)
+    assert site.ledger.look("foreign", key(1, "eve"), **foreign) == UNBOUNDED
+    site.ledger.add("foreign", key(1, "eve"), LARGE, 0)
+    assert site.look(key(1, "eve")) == Limits().fan_out
+    assert site.look(key(2, "eve")) == Limits().fan_out
+
+
 def test_consumers_that_reported_are_waited_for(site: Site) -> None:
     site.fill(key(1))
     site.now += 60
@@ -317,6 +329,24 @@ def test_monitors_see_what_is_held_back(site: Site) -> None:
     site.look(key(2), total=50)
     site.send(key(2), 50)
     assert site.ledger.summary() == {"held": 1, "in-flight": 350, "room": 100}
+
+
+def test_nobody_repeats_what_another_instance_says(site: Site) -> None:
+    """Two that did would remind each other for ever of a fan-out that is long over."""
+    site.fill(key(1))
+    told = site.ledger.tell(everything=True)
+    assert told == {(QUEUE, key(1)): Sent(300, 0, held=True)}
+    other = Ledger(Limits(), lambda: site.now)
+    other.hear(Report("first", sent=told))
+    assert other.tell(everything=True) == {}
+
+
+def test_a_summary_is_quick_however_much_is_reported() -> None:
+    """Every look waits for it. Worked out anew for each fan-out, it would take minutes."""
+    site = Site()
+    sent = {(QUEUE, key(number)): Sent(5, 0, held=True) for number in range(20_000)}
+    site.ledger.hear(Report("other", sent=sent))
+    assert site.ledger.summary() == {"held": 20_000, "in-flight": 100_000, "room": 0}
 
 
 @pytest.mark.parametrize("value", [0, -1, "many", 1.5, True])

@@ -70,7 +70,9 @@ class _Flow:
     sent: int = 0
     done: int = 0
     arrived: float = 0.0  # when the last message sent is with the broker, its delay over
-    looked: float = 0.0
+    looked: float = 0.0  # when somebody last looked at it
+    looked_here: float = -inf
+    room: int = 0  # what was left when we last looked
     held: float | None = None  # when it last had to wait
     news: float = 0.0  # when something was sent or done
     handled_then: int = 0  # what the queue had handled by then
@@ -130,8 +132,9 @@ class Ledger:
             flow.is_ours = True
             flow.sent, flow.done = max(flow.sent, sent), max(flow.done, done)
             flow.done = min(flow.done, flow.sent)
-            flow.looked = now
-            return self._room(flow, total, now)
+            flow.looked = flow.looked_here = now
+            flow.room = self._room(flow, total, now)
+            return flow.room
 
     def hold(self, queue: str, key: Key) -> None:
         """Note that more would be sent if there were room."""
@@ -147,6 +150,7 @@ class Ledger:
             flow = self._flow(queue, key, now)
             flow.is_ours = True
             flow.sent += messages
+            flow.room = max(0, flow.room - messages)
             flow.arrived = max(flow.arrived, now + delay)
             self._note(flow, now)
 
@@ -157,12 +161,12 @@ class Ledger:
             return flow.done if flow else 0
 
     def tell(self, *, everything: bool) -> dict[tuple[str, Key], Sent]:
-        """Return what there is to report of fan-outs: those looked at lately, if something changed."""
+        """Return what there is to report of fan-outs: those looked at here lately, if something changed."""
         told: dict[tuple[str, Key], Sent] = {}
         with self._lock:
             now = self._clock()
             for name, flow in self._flows.items():
-                if now - flow.looked > _ACTIVE:
+                if now - flow.looked_here > _ACTIVE:
                     continue
                 sent = Sent(flow.sent, flow.done, held=self._is_greedy(flow, now))
                 before, flow.told = flow.told, sent
@@ -171,15 +175,14 @@ class Ledger:
         return told
 
     def summary(self) -> dict[str, int]:
-        """What monitors show: fan-outs that are `held` back, messages `in-flight`, and `room` for more."""
+        """What monitors show: fan-outs `held` back, messages `in-flight`, and `room` for more from here."""
         with self._lock:
             now = self._clock()
             active = [flow for flow in self._flows.values() if now - flow.looked <= _ACTIVE]
-            rooms = (self._room(flow, None, now) for flow in active)
             return {
                 "held": len({flow.key for flow in active if self._is_greedy(flow, now)}),
                 "in-flight": _in_flight(flow for flow in self._flows.values() if self._counts(flow, now)),
-                "room": sum(min(room, self._limits.fan_out) for room in rooms),
+                "room": sum(min(flow.room, self._limits.fan_out) for flow in active),
             }
 
     def _flow(self, queue: str, key: Key, now: float) -> _Flow:
@@ -334,8 +337,11 @@ class Ledger:
 
     def _counts(self, flow: _Flow, now: float) -> bool:
         """Whether what is in flight can be known: those who take it report."""
-        served = self._queue(flow.queue, now).served
-        return flow.in_flight > 0 and (flow.is_ours or (served is not None and now - served <= _AWAY))
+        if flow.in_flight == 0:
+            return False
+        queue = self._queue(flow.queue, now)
+        is_served = queue.served is not None and now - queue.served <= _AWAY
+        return is_served or (flow.is_ours and not queue.is_foreign)
 
     @staticmethod
     def _is_greedy(flow: _Flow, now: float) -> bool:
