@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from parvis.config import Config
@@ -65,11 +65,11 @@ class Observers:
         self, service: AnyService, messages: Sequence[Message]
     ) -> contextlib.AbstractContextManager[None]:
         """As `Observer.handling`. What is raised inside is raised on, and observers cannot swallow it."""
-        return _inside(self._handling, lambda observer: observer.handling(service, messages))
+        return _Inside(self._handling, lambda observer: observer.handling(service, messages))
 
     def settling(self, handled: Handled) -> contextlib.AbstractContextManager[None]:
         """As `Observer.settling`."""
-        return _inside(self._observers, lambda observer: observer.settling(handled))
+        return _Inside(self._observers, lambda observer: observer.settling(handled))
 
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
         """As `Observer.sending`, one after the other."""
@@ -104,21 +104,29 @@ class Observers:
                 call(observer)
 
 
-@contextlib.contextmanager
-def _inside(
-    observers: Sequence[Observer],
-    context_of: Callable[[Observer], contextlib.AbstractContextManager[None]],
-) -> Generator[None]:
-    entered: list[tuple[Observer, contextlib.AbstractContextManager[None]]] = []
-    for observer in observers:
-        with _guarded(observer):
-            context = context_of(observer)
-            context.__enter__()
-            entered.append((observer, context))
-    try:
-        yield
-    finally:
-        for observer, context in reversed(entered):
+class _Inside(contextlib.AbstractContextManager[None]):
+    """The contexts of all observers as one. A class, as it is entered for every message."""
+
+    __slots__ = ("_context_of", "_entered", "_observers")
+
+    def __init__(
+        self,
+        observers: Sequence[Observer],
+        context_of: Callable[[Observer], contextlib.AbstractContextManager[None]],
+    ) -> None:
+        self._observers = observers
+        self._context_of = context_of
+        self._entered: list[tuple[Observer, contextlib.AbstractContextManager[None]]] = []
+
+    def __enter__(self) -> None:
+        for observer in self._observers:
+            with _guarded(observer):
+                context = self._context_of(observer)
+                context.__enter__()
+                self._entered.append((observer, context))
+
+    def __exit__(self, *_: object) -> None:
+        for observer, context in reversed(self._entered):
             with _guarded(observer):
                 context.__exit__(None, None, None)
 

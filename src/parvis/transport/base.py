@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal["queue", "topic"]
@@ -91,6 +92,7 @@ class Send:
 Callback = Callable[[Message], None]
 
 
+@lru_cache(maxsize=1024)
 def check_destination(name: str) -> str:
     """Return `name` if it can name a queue or topic.
 
