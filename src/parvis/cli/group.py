@@ -21,6 +21,7 @@ _EXTRAS = {
     **dict.fromkeys(("numpy", "numba", "h5py", "hdf5plugin"), "xray"),
     **dict.fromkeys(("sqlalchemy", "ispyb", "pymysql"), "ispyb"),
     "PIL": "demo",
+    "pika": "rabbitmq",
     **dict.fromkeys(("workflows", "zocalo"), "zocalo"),
 }
 
