@@ -22,8 +22,8 @@ QUEUES = ("processing_recipe", "faults.source", "faults.work", "faults.sink")
 REASONS: dict[Habit, str] = {
     "segfault": "died of SIGSEGV",
     "killed": "died of SIGKILL",
-    "hang": "it took longer than 2 s",
-    "stuck": "it took longer than 2 s, and could not be interrupted",
+    "hang": "it took longer than 3 s",
+    "stuck": "it took longer than 3 s, and could not be interrupted",
     "memory": "MemoryError",
     "raise": "ValueError: item {item} is a surprise",
     "reject": "item {item} is no good",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -19,6 +20,10 @@ _SMALLEST_CUT = 200
 _SLOW_RATE = 30_000.0  # bytes a second
 _DUPLICATED = 300
 _POISONED = 300
+_UNNOTED = 20  # recipes
+_UNNOTED_ITEMS = 25
+_BLOCK = 512
+_NO_SPACE = "No space left on device"
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,24 @@ def database_away(place: Place, feeder: Feeder, scale: Scale) -> None:
     place.mariadb.start()
 
 
+def logbook_disk_full(place: Place, feeder: Feeder, scale: Scale) -> None:
+    """No room on the disk of the dispatcher's logbook: recipes start, and it says what it cannot note."""
+    ballast = place.logbook / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(_BLOCK))
+    before = place.log("Dispatcher-0").count(_NO_SPACE)
+    for _ in range(_UNNOTED):
+        feeder.ask(_UNNOTED_ITEMS)
+    place.wait_for(
+        lambda: place.log("Dispatcher-0").count(_NO_SPACE) >= before + _UNNOTED, PATIENCE, "complaints"
+    )
+    ballast.unlink()
+    first = feeder.ask(1)
+    entries = f"*/*/*-{first}"  # month, first two letters of the recipe's ID, the rest of it
+    place.wait_for(lambda: any(place.logbook.glob(entries)), PATIENCE, "an entry in the logbook")
+
+
 def clock_stepped(place: Place, feeder: Feeder, scale: Scale) -> None:
     """The wall clock of some processes, and of the embedded broker, an hour on, two hours back, and right."""
     for hours in (1, -1, 0):
@@ -145,6 +168,7 @@ FAULTS: tuple[Fault, ...] = (
     network_black_holed,
     network_slowed,
     database_away,
+    logbook_disk_full,
     clock_stepped,
     duplicates,
 )

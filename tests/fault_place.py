@@ -185,6 +185,15 @@ class Place:
         wanted = self.progress + more
         self.wait_for(lambda: self.progress >= wanted, timeout, f"{wanted} rows")
 
+    @property
+    def logbook(self) -> Path:
+        """Where the dispatcher notes recipes."""
+        return self.directory / "logbook"
+
+    def log(self, name: str) -> str:
+        """What an instance has said."""
+        return (self.directory / "logs" / f"{name}.log").read_text(errors="replace")
+
     def tail(self) -> str:
         """The ends of the logs, for an error."""
         logs = sorted((self.directory / "logs").glob("*.log"))

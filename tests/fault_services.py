@@ -24,7 +24,7 @@ Habit = Literal["segfault", "hang", "stuck", "memory", "killed", "raise", "rejec
 
 _MEBIBYTE = 1024 * 1024
 _WORKER_MEMORY = 1024 * _MEBIBYTE
-_TIME_LIMIT = 2.0
+_TIME_LIMIT = 3.0
 _ROUNDS = 200
 
 TABLE = """
@@ -204,6 +204,6 @@ def create_table(url: str) -> None:
 
 
 def _exhaust_memory() -> None:
-    held: list[bytes] = []
+    held: list[bytearray] = []
     while True:
-        held.append(b"x" * (16 * _MEBIBYTE))
+        held.append(bytearray(16 * _MEBIBYTE))

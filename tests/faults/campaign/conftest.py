@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def broker(broker_name: str, clock: SteppedClock, tmp_path: Path) -> Generator[F
             unavailable(str(error))
         else:
             yield running
+
+
+@pytest.fixture
+def logbook(tmp_path: Path) -> Generator[Path]:
+    """The directory of the dispatcher's logbook, on a small disk of its own if we may mount one."""
+    place = tmp_path / "logbook"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)]
+    mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    yield place
+    if mounted:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.fixture(scope="session")
