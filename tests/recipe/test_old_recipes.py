@@ -92,10 +92,10 @@ def ours(
     content: dict[str, Any], number: int | None, output: str | None
 ) -> list[tuple[str, str, Any, float]]:
     if number is None:
-        sends = Envelope(content, 0, None, environment={"ID": "i"}).start()
+        sends = list(Envelope(content, 0, None, environment={"ID": "i"}).start())
     else:
         envelope = Envelope(content, number, None, [7], {"ID": "i"})
-        sends = envelope.onward(output or "default", "default", {"some": "payload"})
+        sends = list(envelope.onward(output or "default", "default", {"some": "payload"}))
     assert {send.priority for send in sends} <= {None}
     return [(send.kind, send.destination, _plain(json.loads(send.body)), send.delay) for send in sends]
 

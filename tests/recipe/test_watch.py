@@ -57,7 +57,7 @@ def test_what_was_there_stays():
 
 def test_start_is_told_with_the_recipe():
     watched = add_watcher(GRIDSCAN, TOPIC)
-    last = Envelope(watched, 0, None, environment={"ID": "x"}).start()[-1]
+    *_, last = Envelope(watched, 0, None, environment={"ID": "x"}).start()
     assert (last.kind, last.destination) == ("topic", TOPIC)
     envelope = Envelope.parse(last.body)
     assert envelope.node["parameters"] == {"event": "started"}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from parvis.recipe.envelope import RECIPE_HEADER, Envelope, dump_json
 from parvis.recipe.policy import PolicyError, policy_of
+from parvis.service import base
 from parvis.service.base import Retry, Service, Step
 from parvis.service.contract import Anything, Outputs
 from parvis.service.failure import route
@@ -201,6 +202,31 @@ def test_an_error_node_that_cannot_be_sent_to_leaves_a_dead_letter(
     assert letter.headers["parvis-reason"] == "13 is no good"
 
 
+def test_more_error_nodes_than_can_be_sent_to_leave_a_dead_letter(
+    broker: BrokerThread, transport: StompTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "MOST_MESSAGES", 100)
+    heard = Listener(transport, "failed", "DLQ.test.multiply")
+    many = {f"n{number}": {"queue": "failed"} for number in range(4, 200)}
+    with hosted(broker.port, Multiplier):
+        transport.send(message(REJECTED, recipe(error=list(range(3, 200)), **many)))
+        (letter,) = heard.wait_for(1)
+    assert letter.destination != "failed"
+    assert letter.headers["parvis-reason"] == "13 is no good"
+
+
+def test_what_breaks_its_reader_is_a_dead_letter_with_a_reason(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    letters = Listener(transport, "DLQ.test.multiply")
+    pointer = b'"recipe-pointer":'
+    deep = message(1, recipe()).body.replace(pointer + b"1", pointer + b"[" * 990 + b"]" * 990)
+    with hosted(broker.port, Multiplier):
+        transport.send(Send("multiply", deep, {RECIPE_HEADER: "True"}))
+        (letter,) = letters.wait_for(1)
+    assert letter.headers["parvis-reason"] == "recipe-pointer must be the number of a node, it is a list"
+
+
 def test_a_topic_does_not_stand_in_for_the_dead_letter(
     broker: BrokerThread, transport: StompTransport
 ) -> None:
@@ -336,7 +362,7 @@ def test_whatever_stands_under_error_is_followed_at_most_along_the_recipe(
     content = recipe(n1={"error": own}, error=error)
     envelope = Envelope(content, 1, {}, path, {"ID": "r1"})
     try:
-        sends = envelope.failed({"error": {}, "payload": {}})
+        sends = list(envelope.failed({"error": {}, "payload": {}}))
     except ValueError:
         return
     assert {Envelope.parse(send.body).pointer for send in sends} <= {2, 3} - set(path)

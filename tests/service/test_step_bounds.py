@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel
 
+from parvis.recipe.envelope import Envelope
 from parvis.service import base
-from parvis.service.base import Service, Step
+from parvis.service.base import Reject, Service, Step, bounded
 from parvis.service.contract import Anything, Model, Outputs
 from parvis.service.testing import run
 from parvis.transport.base import Send
@@ -69,6 +71,21 @@ def test_so_does_too_much_at_once(way: str, wanted: dict[str, Any], monkeypatch:
         outcome.reason == "one message makes the service send more than 100 messages or 100,000 bytes at once"
     )
     assert not outcome.sends
+
+
+def test_what_is_beyond_the_bounds_is_not_even_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe of a megabyte can lead to ten thousand nodes, and goes along to each of them."""
+    monkeypatch.setattr(base, "MOST_BYTES", 1_000_000)
+    many = range(2, 2002)
+    recipe = {"1": {"output": list(many)}} | {str(number): {"queue": "q"} for number in many}
+    envelope = Envelope(recipe, 1, None)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Reject, match="1,000,000 bytes at once"):
+            list(bounded(envelope.onward("result", "result", "x" * 50_000)))
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_bounds_are_generous() -> None:

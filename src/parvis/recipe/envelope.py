@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
 
 from parvis.recipe.policy import PRIORITY, PolicyError, error_targets, priority_of
+from parvis.recipe.problem import shown
 from parvis.transport.base import Kind, Send
 
 RECIPE_HEADER = "workflows-recipe"
@@ -136,8 +137,8 @@ class Envelope:
 
     def onward(
         self, output: str, default_output: str | None, payload: Any, delay: float | None = None
-    ) -> list[Send]:
-        """Return what sends `payload` to all nodes that `output` leads to.
+    ) -> Iterator[Send]:
+        """Yield what sends `payload` to all nodes that `output` leads to.
 
         Args:
             output: Name of the output.
@@ -149,24 +150,20 @@ class Envelope:
             MalformedMessage: The recipe leads to a node that it does not have, or that cannot be sent to.
         """
         path = [*self.path, self.pointer]
-        sends: list[Send] = []
         for target in self.targets(output, default_output):
-            sends += self._to(target, path, payload, delay)
-        return sends
+            yield from self._to(target, path, payload, delay)
 
     def checkpoint(self, payload: Any, delay: float = 0) -> list[Send]:
         """Return what sends `payload` to this node once more."""
         return self._to(self.pointer, self.path, payload, delay)
 
-    def start(self) -> list[Send]:
-        """Return what starts the recipe: one message for each entry of its `start`."""
-        sends: list[Send] = []
+    def start(self) -> Iterator[Send]:
+        """Yield what starts the recipe: one message for each entry of its `start`."""
         for number, payload in self.recipe["start"]:
-            sends += self._to(int(number), [], payload, None)
-        return sends
+            yield from self._to(int(number), [], payload, None)
 
-    def failed(self, payload: Any) -> list[Send]:
-        """Return what sends `payload` to the error nodes of this node; nothing if it has none.
+    def failed(self, payload: Any) -> Iterator[Send]:
+        """Yield what sends `payload` to the error nodes of this node; nothing if it has none.
 
         Nothing either if this message came through one of them: what fails there must not go round.
 
@@ -175,9 +172,10 @@ class Envelope:
         """
         targets = error_targets(self.recipe, self.pointer)
         path = [*self.path, self.pointer]
-        if any(target in path for target in targets):
-            return []
-        return [send for target in targets for send in self._to(target, path, payload, None)]
+        if not set(targets).isdisjoint(path):
+            return
+        for target in targets:
+            yield from self._to(target, path, payload, None)
 
     def _to(self, target: int, path: Sequence[int], payload: Any, delay: float | None) -> list[Send]:
         node = self.recipe.get(str(target))
@@ -236,7 +234,7 @@ def _whole_number(value: Any, what: str) -> int:
         return value
     if isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS:
         return int(value)
-    raise MalformedMessage(f"{what} must be the number of a node, it is {str(value)[:80]!r}")
+    raise MalformedMessage(f"{what} must be the number of a node, it is {shown(value)}")
 
 
 def _check_recipe_id(value: Any) -> None:

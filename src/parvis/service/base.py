@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import orjson
@@ -190,21 +190,36 @@ class Step(Generic[ParametersT]):
         """Send a message that is not part of this recipe. Raises as `send`."""
         self._add([anonymous(send)])
 
-    def _add(self, sends: Sequence[Send]) -> None:
-        """Keep what is to leave, within bounds: a mistake must cost a message, not the memory of the host."""
-        for send in sends:
-            self._bytes += len(send.body)
-            if len(send.body) > LARGEST_MESSAGE:
-                raise Reject(
-                    f"a message of {len(send.body):,} bytes to {send.destination} is too large: "
-                    f"at most {LARGEST_MESSAGE:,} bytes can be sent"
-                )
-        if len(self._sends) + len(sends) > MOST_MESSAGES or self._bytes > MOST_BYTES:
+    def _add(self, sends: Iterable[Send]) -> None:
+        kept = list(bounded(sends, len(self._sends), self._bytes))
+        self._bytes += sum(len(send.body) for send in kept)
+        self._sends += kept
+
+
+def bounded(sends: Iterable[Send], messages: int = 0, size: int = 0) -> Iterator[Send]:
+    """Yield what is to leave, within bounds: a mistake must cost a message, not the memory of the host.
+
+    Args:
+        sends: Messages, best made one by one: those beyond the bounds are never asked for.
+        messages: How many there are already.
+        size: How many bytes they have.
+
+    Raises:
+        Reject: There are too many, or they are too large.
+    """
+    for send in sends:
+        if len(send.body) > LARGEST_MESSAGE:
+            raise Reject(
+                f"a message of {len(send.body):,} bytes to {send.destination} is too large: "
+                f"at most {LARGEST_MESSAGE:,} bytes can be sent"
+            )
+        messages, size = messages + 1, size + len(send.body)
+        if messages > MOST_MESSAGES or size > MOST_BYTES:
             raise Reject(
                 f"one message makes the service send more than {MOST_MESSAGES:,} messages "
                 f"or {MOST_BYTES:,} bytes at once"
             )
-        self._sends += sends
+        yield send
 
 
 def _dump(payload: Any) -> Any:

@@ -94,4 +94,4 @@ def _step(recipe: Mapping[str, Any], number: int | None) -> str:
     if isinstance(node, dict):
         node = cast("dict[str, Any]", node)
         where = node.get("queue") or node.get("topic")
-    return f"{number} {printable(str(where), 255)}" if where else str(number)
+    return f"{number} {printable(where, 255)}" if isinstance(where, str) else str(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -50,10 +50,14 @@ class FanOut:
         """
         return min((self._room(queue, total) for queue in self._queues(targets)), default=_UNBOUNDED)
 
-    def marked(self, sends: Sequence[Send]) -> list[Send]:
-        """Return messages with the header that says whose they are, and count them."""
-        self._sent.update(send.destination for send in sends if send.kind == "queue")
-        return [_with_header(send, FLOW, str(self._key)) if send.kind == "queue" else send for send in sends]
+    def marked(self, sends: Iterable[Send]) -> Iterator[Send]:
+        """Yield messages with the header that says whose they are, and count them."""
+        for send in sends:
+            if send.kind == "queue":
+                self._sent[send.destination] += 1
+                yield _with_header(send, FLOW, str(self._key))
+            else:
+                yield send
 
     def checkpoint(self, sends: Sequence[Send]) -> list[Send]:
         """Return a checkpoint with the header that says what was sent so far."""

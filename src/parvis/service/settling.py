@@ -14,7 +14,7 @@ from typing import Final
 from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, is_recipe_message
 from parvis.recipe.policy import Policy, PolicyError, policy_of
 from parvis.recipe.watch import dead_letter_notices
-from parvis.service.base import AnyService
+from parvis.service.base import AnyService, Reject, bounded
 from parvis.service.failure import REASON, Failure
 from parvis.service.handling import Outcome
 from parvis.service.identity import FIRST_SEEN, IDENTITY, first_seen_of, identity_of
@@ -79,8 +79,8 @@ def _error_sends(service: AnyService, envelope: Envelope | None, failure: Failur
     if envelope is None:
         return ()
     try:
-        sends = envelope.failed(failure.payload(envelope))
-    except (MalformedMessage, TypeError, RecursionError) as error:
+        sends = list(bounded(envelope.failed(failure.payload(envelope))))
+    except (MalformedMessage, Reject, TypeError, RecursionError) as error:
         service.log.error("its error nodes cannot be sent to: %s", error)
         return ()
     if sends:
