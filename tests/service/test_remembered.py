@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from parvis.service.base import Step
+from parvis.service.contract import Anything
 from parvis.service.identity import IDENTITY
 from parvis.service.observer import Handled, Observer
 from parvis.service.remembered import Remembered
@@ -16,7 +19,7 @@ from parvis.transport.base import Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from running import Listener, connected, hosted, process_of, recipe_message
-from sample_services import Rememberer, RememberingGatherer
+from sample_services import Misspeaker, Number, Rememberer, RememberingGatherer
 from waiting import wait_until
 
 
@@ -87,6 +90,56 @@ def test_duplicates_in_a_batch(broker: BrokerThread, transport: StompTransport) 
         wait_until(lambda: len(seen.results) == 10, 10, "all to be settled")
     assert [payload["numbers"] for payload in results.payloads()] == [[0, 1, 2, 3, 4], [6, 7, 8]]
     assert seen.results.count("duplicate") == 2
+
+
+class ForgetfulMisspeaker(Misspeaker):
+    """Wants to send what no transport takes where the number is 17; does each message once."""
+
+    name: ClassVar[str] = "ForgetfulMisspeaker"
+    remember: ClassVar[float] = 600
+
+
+class MisspeakingGatherer(RememberingGatherer):
+    """Sends the numbers of a batch together, and what no transport takes if there is a 17."""
+
+    name: ClassVar[str] = "MisspeakingGatherer"
+
+    def process_batch(self, batch: Sequence[tuple[Number, Step[Anything]]]) -> None:
+        if any(payload.number == 17 for payload, _ in batch):
+            batch[0][1].send_to_queue(Send("results", b"", {"receipt": "mine"}))
+        super().process_batch(batch)
+
+
+def test_what_could_not_be_sent_is_no_duplicate_when_it_comes_again(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    letters, results = Listener(transport, "DLQ.test.multiply"), Listener(transport, "results")
+    with hosted(broker.port, ForgetfulMisspeaker):
+        transport.send(message("a", 17))
+        letters.wait_for(1)
+        transport.send(message("a", 3))
+        results.wait_for(1)
+
+
+def test_a_batch_of_which_one_cannot_be_sent_is_no_duplicate(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    letters, results = Listener(transport, "DLQ.test.gather"), Listener(transport, "results")
+    with hosted(broker.port, MisspeakingGatherer):
+        transport.send(*[message(f"{number}", number, "gather") for number in (1, 2, 17, 3, 4)])
+        letters.wait_for(1)
+        results.wait_for(4)
+    assert [payload["numbers"] for payload in results.payloads()] == [[1], [2], [3], [4]]
+
+
+def test_two_copies_in_one_batch(broker: BrokerThread, transport: StompTransport) -> None:
+    seen, results = Results(), Listener(transport, "results")
+    with hosted(broker.port, RememberingGatherer, observers=[seen]):
+        transport.send(*[message(f"{number}", number, "gather") for number in (1, 1, 2, 2, 99)])
+        results.wait_for(1)
+        wait_until(lambda: len(seen.results) == 5, 10, "all to be settled")
+    assert [payload["numbers"] for payload in results.payloads()] == [[1, 2, 99]]
+    assert seen.results == ["done", "duplicate", "done", "duplicate", "done"]
 
 
 def test_with_a_state_directory_another_process_remembers(

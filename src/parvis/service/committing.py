@@ -194,6 +194,7 @@ class Committer:
                 self._begin([unit])
             return
         (unit,) = units
+        self._forget(unit.handled)
         if len(unit.handled) > 1:
             for one in unit.handled:
                 self._settle_alone(self._handle_again(one.service, one.message))
@@ -260,9 +261,13 @@ class Committer:
         handled = [one for unit in units for one in unit.handled]
         for one in handled:
             self.note_survival(one.message)
+        self._forget(handled)
+        self._observers.uncommitted(handled, reason)
+
+    def _forget(self, handled: Sequence[Handled]) -> None:
+        """What was done is not to be taken for a duplicate when it is handled again."""
         for memory, identity in self._done(handled):
             memory.forget([identity])
-        self._observers.uncommitted(handled, reason)
 
 
 def rejected(service: AnyService, message: Message, reason: str) -> Handled:

@@ -65,6 +65,7 @@ class Batch:
 
     messages: list[Message] = field(default_factory=list[Message])
     work: list[Work | Outcome] = field(default_factory=list["Work | Outcome"])
+    identities: set[str] = field(default_factory=set[str])
 
     def readable(self) -> list[tuple[Any, Step[Any]]]:
         """Payload and step of each message that could be read, in order of arrival."""

@@ -69,8 +69,9 @@ class Worker:
         batch = self.batch
         if not batch.messages:
             self.batch_due = time.monotonic() + service.batch_wait
-        work = _DUPLICATE if self._is_duplicate(message) else read(service, message)
+        work = _DUPLICATE if self._is_duplicate(message, batch.identities) else read(service, message)
         batch.messages.append(message)
+        batch.identities.add(identity_of(message))
         batch.work.append(work)
         # What cannot be read is set aside at once: that needs the acknowledgement of all that came before it.
         unreadable = isinstance(work, Outcome) and work is not _DUPLICATE
@@ -116,10 +117,12 @@ class Worker:
         outcomes = iter(self._isolated.handle(fresh) if fresh else ())
         return [_DUPLICATE if work is _DUPLICATE else next(outcomes) for work in batch.work]
 
-    def _is_duplicate(self, message: Message) -> bool:
-        if self.memory is None or not self.memory.knows(identity_of(message)):
+    def _is_duplicate(self, message: Message, at_hand: Container[str] = ()) -> bool:
+        """Whether a message was done before, or is one of those `at_hand`, if the service wants to know."""
+        identity = identity_of(message)
+        if self.memory is None or not (identity in at_hand or self.memory.knows(identity)):
             return False
-        self.service.log.info("came a second time and is only acknowledged: %s", identity_of(message))
+        self.service.log.info("came a second time and is only acknowledged: %s", identity)
         return True
 
     def _is_suspect(self, message: Message) -> bool:
