@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
@@ -25,13 +26,15 @@ _COPY_DELAY = 2.0
 
 def _counted(value: Any) -> Any:
     """Read `[2, 3]` as one message of each."""
+    if isinstance(value, dict):
+        return cast("dict[Any, Any]", value)
     if not isinstance(value, list):
-        return value
-    numbers = [str(number) for number in cast("list[Any]", value)]
-    twice = next((number for number in numbers if numbers.count(number) > 1), None)
+        raise ValueError("must be a list of nodes, or an object with how many messages of each")
+    counts = Counter(map(str, cast("list[Any]", value)))
+    twice = next((number for number, times in counts.items() if times > 1), None)
     if twice is not None:
         raise ValueError(f'names node {twice} twice; for two messages of it write {{"{twice}": 2}}')
-    return dict.fromkeys(numbers, 1)
+    return dict.fromkeys(counts, 1)
 
 
 class JoinParameters(Model):

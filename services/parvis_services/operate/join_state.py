@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from parvis.recipe.envelope import dump_json
+from parvis.sqlite import writing
 from parvis.transport.base import LONGEST_DELAY
 
 # Longer than a join can wait: by then nothing comes any more that would have to be told from something new.
@@ -70,14 +71,9 @@ class JoinState:
     @contextlib.contextmanager
     def join(self, recipe: str, node: int) -> Generator[OneJoin]:
         """Look at one join and change it, in one transaction: all or, if something is raised, nothing."""
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
+        with writing(self._database):
             self._clean()
             yield OneJoin(self._database, recipe, node)
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
 
     def _clean(self) -> None:
         """Now and then let go of what is old."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+
+from parvis.sqlite import writing
 
 _log = logging.getLogger("parvis.host")
 _MOST = 100_000  # identities in the memory of a process
@@ -96,7 +97,7 @@ class Remembered:
 
     def _write(self, database: sqlite3.Connection, identities: list[str], now: float) -> None:
         try:
-            with _transaction(database):
+            with writing(database):
                 rows = [(identity, now) for identity in identities]
                 database.executemany("INSERT OR REPLACE INTO handled VALUES (?, ?)", rows)
                 if now - self._pruned > _PRUNE_EVERY:
@@ -104,14 +105,3 @@ class Remembered:
                     self._pruned = now
         except sqlite3.Error as error:
             _log.warning("%s cannot be written: %s", self._file, error)
-
-
-@contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Generator[None]:
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")

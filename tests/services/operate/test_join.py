@@ -6,6 +6,7 @@ import contextlib
 import random
 import sqlite3
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -311,6 +312,10 @@ def _parts(message: Message) -> tuple[int, Any, dict[str, Any]]:
         (arrival("a", 2, content=recipe(parameters={})), "wait-for: field required"),
         (arrival("a", 2, content=recipe(parameters={"wait-for": []})), "at least 1 item"),
         (arrival("a", 2, content=recipe(parameters={"wait-for": [2, 2]})), "names node 2 twice"),
+        (
+            arrival("a", 2, content=recipe(parameters={"wait-for": 2})),
+            "must be a list of nodes, or an object",
+        ),
         (arrival("a", 2, content=recipe(parameters={"wait-for": {"2": "{n}"}})), "valid integer"),
         (arrival("a", 2, content=recipe(parameters={"wait-for": {"2": 0}})), "greater than or equal to 1"),
         (arrival("a", 2, "x" * 9 * 2**20), "takes more than 8388608 bytes"),
@@ -323,6 +328,27 @@ def test_what_makes_no_sense_is_rejected(desk: Desk, message: Message, reason: s
     desk.queue = list(ALL)
     desk.drain()
     assert desk.payloads("complete") == [COMPLETE]
+
+
+def test_a_list_of_many_nodes_is_refused_in_time(desk: Desk) -> None:
+    """To count each of them in the whole list would take half an hour."""
+    desk.queue = [arrival("a", 2, content=recipe(parameters={"wait-for": list(range(1, 300_000))}))]
+    desk.drain()
+    assert "at most 1000 items" in desk.rejected[0][1]
+
+
+def test_a_time_limit_that_strikes_while_it_waits_for_the_file_costs_that_message_alone(desk: Desk) -> None:
+    content = recipe(timeout=0.05)
+    desk.queue = [replace(message, body=body(*_parts(message), content)) for message in ALL]
+    other = sqlite3.connect(desk.directory / "joins.sqlite", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.5, lambda: other.execute("COMMIT"))
+    release.start()
+    assert handle(desk.join, desk.queue[0], hard=False).result == "timeout"
+    release.join()
+    desk.drain()
+    assert desk.payloads("complete") == [COMPLETE]
+    other.close()
 
 
 def test_numbers_filled_in_from_placeholders_are_text(desk: Desk) -> None:
