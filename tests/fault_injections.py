@@ -117,8 +117,10 @@ def network_slowed(place: Place, feeder: Feeder, scale: Scale) -> None:
 def database_away(place: Place, feeder: Feeder, scale: Scale) -> None:
     """The database stopped and started again."""
     place.mariadb.stop()
-    let_pass(scale.database_away)
-    place.mariadb.start()
+    try:
+        let_pass(scale.database_away)
+    finally:
+        place.mariadb.start()  # others use it, too
 
 
 def logbook_disk_full(place: Place, feeder: Feeder, scale: Scale) -> None:

@@ -70,10 +70,9 @@ class Feeder:
         if copies > 1:
             self.copies |= dict.fromkeys(range(first, first + count), copies)
         last = first + count - 1
-        if copies == 1:
-            self._send(self._place.request(first, last, poison))
-        for _ in range(copies if copies > 1 else 0):
-            self._send(self._place.started(first, last, poison))
+        making = self._place.request if copies == 1 else self._place.started
+        for _ in range(copies):
+            self._send(making(first, last, poison))
         return first
 
     def start(self) -> None:
@@ -86,13 +85,13 @@ class Feeder:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._ending.wait(0.05):
+        while not (self._ending.wait(0.05) or self._place.is_over):
             if self.issued - self._place.progress < _LOW_WATER:
                 self.ask(RECIPE_SIZE)
 
     def _send(self, request: Send) -> None:
         """Send, again and again while the broker is away: it may come twice, and is the same request."""
-        while True:
+        while not self._place.is_over:
             try:
                 self._place.transport.send(request, timeout=5)
             except Disconnected as error:
@@ -184,6 +183,11 @@ class Place:
         """Return when there are `more` rows than now."""
         wanted = self.progress + more
         self.wait_for(lambda: self.progress >= wanted, timeout, f"{wanted} rows")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the services have stopped."""
+        return self._ending.is_set()
 
     @property
     def logbook(self) -> Path:
