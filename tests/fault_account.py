@@ -104,7 +104,9 @@ def wait_for_all(place: Place, feeder: Feeder, timeout: float) -> None:
     good = feeder.issued - len(feeder.poison)
     place.wait_for(lambda: place.progress >= good, timeout, f"{good} rows")
     copied = "SELECT COUNT(*) FROM result WHERE writes > 1"
-    place.wait_for(lambda: place.read(copied)[0][0] >= len(feeder.copies), timeout, "all copies")
+    place.wait_for(
+        lambda: place.read(copied)[0][0] >= len(feeder.copies) or place.progress > good, timeout, "all copies"
+    )
     place.wait_for(
         lambda: {letter.item for letter in letters_of_worker(place.transport)} >= set(feeder.poison),
         timeout,
