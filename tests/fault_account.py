@@ -144,12 +144,12 @@ def account(place: Place, feeder: Feeder) -> Account:
 
 
 def _check_same(what: str, found: Sequence[int], expected: Sequence[int]) -> None:
+    twice = {one for one, other in pairwise(found) if one == other}
+    assert not twice, f"{what} that are there twice: {_some(twice)}"
     missing = set(expected) - set(found)
     strange = set(found) - set(expected)
     assert not missing, f"{len(missing)} of {len(expected)} {what} are missing: {_some(missing)}"
     assert not strange, f"{what} that should not be there: {_some(strange)}"
-    twice = {one for one, other in pairwise(found) if one == other}
-    assert not twice, f"{what} that are there twice: {_some(twice)}"
 
 
 def _some(numbers: Iterable[int]) -> Any:
