@@ -71,7 +71,7 @@ class Beamline:
         def reply(topic: str) -> list[Send]:
             watched = add_watcher(recipe, topic)
             environment = {"ID": "3f2a91c0"}
-            sends = Envelope(watched, 0, None, environment=environment).start()
+            sends = list(Envelope(watched, 0, None, environment=environment).start())
             for number, output, payload in outputs:
                 sends += Envelope(watched, number, None, [1], environment).onward(output, None, payload)
             return [send for send in sends if send.kind == "topic"]
