@@ -196,6 +196,21 @@ def test_what_is_too_deep_is_drawn_further_below() -> None:
     assert "→ 30 end" in text
 
 
+def test_so_is_what_only_failures_lead_to() -> None:
+    chain: dict[str, Any] = {
+        str(n): {"service": f"step {n}", "queue": "q", "error": [n + 1]} for n in range(1, 30)
+    }
+    text = to_text(Recipe.from_dict({**chain, "30": {"queue": "end"}, "start": [[1, {}]]}))
+    assert "⇢ 14 step 14 (below)" in text
+    assert "⇢ 30 end" in text
+
+
+def test_a_web_of_links_is_not_drawn() -> None:
+    web: dict[str, Any] = {str(n): {"queue": "q", "error": list(range(n + 1, 61))} for n in range(1, 61)}
+    with pytest.raises(RecipeError, match="has 1770 links; a picture of more than 1000 shows nothing"):
+        to_text(Recipe.from_dict({**web, "start": [[1, {}]]}))
+
+
 def test_mermaid_names_nodes_and_outputs() -> None:
     lines = to_mermaid(twelve()).splitlines()
     assert lines[0] == "flowchart TD"

@@ -167,6 +167,14 @@ def test_merging_with_a_recipe_that_leads_nowhere_is_refused() -> None:
             "start: leads to node 1 twice, so it gets everything twice",
         ),
         (
+            {"1": {"queue": "a"}, "2": {"queue": "b"}, "start": [[1, {}]], "error": [2, 2]},
+            "error: leads to node 2 twice, once is enough",
+        ),
+        (
+            {"1": {"queue": "a", "error": [2, 2]}, "2": {"queue": "b"}, "start": [[1, {}]]},
+            'node 1 "a": "error": leads to node 2 twice, once is enough',
+        ),
+        (
             {"archiver": {"queue": "a"}, **one_node()},
             'unknown key "archiver" beside the nodes; the keys of nodes are whole numbers above zero',
         ),

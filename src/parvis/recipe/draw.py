@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from xml.sax.saxutils import escape
 
 from parvis.recipe.graph import Node, Recipe
@@ -14,8 +14,9 @@ from parvis.recipe.layout import Layout, lay_out
 from parvis.recipe.policy import PRIORITY, RETRIES, RETRY_DELAY, TIMEOUT
 from parvis.recipe.problem import Problem, RecipeError, printable
 
-#: A picture of more nodes than this shows nothing.
+#: A picture of more than this shows nothing.
 MAX_NODES = 300
+MAX_LINKS = 1000
 
 _MARGIN, _GAP, _ROW_GAP = 28, 34, 56
 _LINE, _CHIP, _PADDING = 18, 20, 12
@@ -95,9 +96,12 @@ class _Way:
 
 def _check(recipe: Recipe) -> None:
     recipe.validate()
-    if len(recipe.nodes) > MAX_NODES:
-        text = f"has {len(recipe.nodes)} nodes; a picture of more than {MAX_NODES} shows nothing"
-        raise RecipeError([Problem("", text)])
+    links = sum(1 for node in recipe.nodes.values() for _ in node.links())
+    for there, most, what in ((len(recipe.nodes), MAX_NODES, "nodes"), (links, MAX_LINKS, "links")):
+        if there > most:
+            raise RecipeError(
+                [Problem("", f"has {there} {what}; a picture of more than {most} shows nothing")]
+            )
 
 
 def _ways(node: Node) -> Iterator[tuple[_Way, int]]:
@@ -187,7 +191,7 @@ class _Tree:
                 stack.append(self._branches(target))
 
     def _is_too_deep(self, number: int, level: int) -> bool:
-        if level < self._most_levels or not self._recipe.nodes[number].outputs:
+        if level < self._most_levels or not any(self._recipe.nodes[number].links()):
             return False
         self._later.append(number)
         return True
@@ -388,6 +392,5 @@ def _columns(text: str) -> int:
 def _cut(line: str, width: int) -> str:
     if _columns(line) <= width:
         return line
-    while _columns(line) >= width:
-        line = line[:-1]
-    return line + "…"
+    ends = accumulate(map(_columns, line))
+    return line[: sum(end < width for end in ends)] + "…"

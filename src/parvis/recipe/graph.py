@@ -205,7 +205,9 @@ class Recipe:
                 text = f"leads to node {target}, which the recipe does not have; it has {self._numbers()}"
                 yield Problem(place(origin, path), text)
             elif (path, target) in seen:
-                text = f"leads to node {target} twice, so it gets everything twice"
+                is_error = origin == "error" or path == ("error",)
+                more = "once is enough" if is_error else "so it gets everything twice"
+                text = f"leads to node {target} twice, {more}"
                 yield Problem(place(origin, path), text, "warning")
             seen.add((path, target))
 
