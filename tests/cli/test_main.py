@@ -206,9 +206,20 @@ def test_shell_completes_services_and_files(monkeypatch: pytest.MonkeyPatch):
     assert completed.stdout == "file,my\n"
 
 
-@pytest.mark.parametrize(
-    "command", ["", "go", "service", "up", "broker", "recipe check", "completion", "find"]
-)
+COMMANDS = [
+    "",
+    "go",
+    "service",
+    "up",
+    "broker",
+    "monitor",
+    "recipe check",
+    "recipe draw",
+    "rabbitmq configure",
+]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "completion", "find", "analyse", "demo"])
 def test_help_fits_a_terminal(command: str):
     lines = CliRunner().invoke(main, [*command.split(), "-h"], terminal_width=80).stdout.splitlines()
     assert [line for line in lines if len(line) > 80] == []

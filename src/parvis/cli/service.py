@@ -26,8 +26,8 @@ Examples:
   parvis service -s perim --workers 4    run four instances of it, supervised
   parvis service -s perim -q pia.test    the same service on another queue
   parvis service -s perim --single-message --wait 60
-                                         handle one message, as a job of a cluster
-  parvis service -s zocalo:Mailer        a service written for workflows, here or module:Class
+                                         handle one message and end
+  parvis service -s zocalo:Mailer        a service written for workflows
 """
 )
 @click.option(
