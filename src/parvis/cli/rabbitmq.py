@@ -26,7 +26,7 @@ def rabbitmq() -> None:
 @rabbitmq.command(
     epilog="""\b
 Examples:
-  parvis rabbitmq configure --dry-run           what the installed services need
+  parvis rabbitmq configure --dry-run           what our services need
   parvis rabbitmq configure --queue results     that, and one more queue
   parvis rabbitmq configure site-rabbitmq.yml   what a file says
 """
