@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from parvis.service.base import AnyService
+from parvis.recipe.envelope import RECIPE_HEADER
+from parvis.service.base import AnyService, Retry, Step
 from parvis.service.observer import Handled, Observer
 from parvis.transport.base import Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from running import Listener, connected, hosted, process_of, recipe_message
-from sample_services import Misspeaker, Multiplier, OneByOne, Whereabouts
+from sample_services import FactorParameters, Misspeaker, Multiplier, Number, OneByOne, Whereabouts
 from tcp_proxy import TcpProxy
 from waiting import wait_until
 
@@ -113,6 +114,42 @@ def test_what_cannot_be_sent_costs_only_the_message_that_wants_it(
     assert results_of(results) == Counter([200, 202, 204, 206, 208, 210])
     assert "cannot be sent" in letter.headers["parvis-reason"]
     assert min(commits.sizes) > 0
+
+
+class Confused(Multiplier):
+    """Multiplies, and asks for a retry after what is no number of seconds where the number is 17."""
+
+    def process(self, payload: Number, step: Step[FactorParameters]) -> None:
+        if payload.number == 17:
+            raise Retry("17 is not ready", after="soon")  # pyright: ignore[reportArgumentType] - on purpose
+        super().process(payload, step)
+
+
+def test_what_cannot_be_made_out_costs_only_the_message_that_is_at_fault(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    results, letters = Listener(transport, "results"), Listener(transport, "DLQ.test.multiply")
+    transport.send(*numbers(100, 101, 17, 102, 103))
+    with hosted(broker.port, Confused):
+        results.wait_for(4)
+        (letter,) = letters.wait_for(1)
+    assert results_of(results) == Counter([200, 202, 204, 206])
+    assert "cannot be sent" in letter.headers["parvis-reason"]
+
+
+def test_a_node_whose_number_no_message_can_carry_costs_only_its_message(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    results, letters = Listener(transport, "results"), Listener(transport, "DLQ.test.multiply")
+    huge = str(10**30)
+    body = f'{{"recipe": {{"{huge}": {{}}}}, "recipe-pointer": {huge}, "payload": NaN}}'
+    hostile = Send("multiply", body.encode(), {RECIPE_HEADER: "True"})
+    transport.send(*numbers(100, 101), hostile, *numbers(102))
+    with hosted(broker.port, Multiplier):
+        results.wait_for(3)
+        (letter,) = letters.wait_for(1)
+    assert results_of(results) == Counter([200, 202, 204])
+    assert "recipe-pointer must be the number of a node" in letter.headers["parvis-reason"]
 
 
 def test_a_group_that_the_broker_refuses_costs_only_the_message_at_fault(

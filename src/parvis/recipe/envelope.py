@@ -230,7 +230,7 @@ def node_numbers(value: Any) -> list[int]:
 
 
 def _whole_number(value: Any, what: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_MOST_DIGITS:
         return value
     if isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS:
         return int(value)

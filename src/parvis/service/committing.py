@@ -107,6 +107,7 @@ class Committer:
             sends = [send for one in handled for send in self._sends(one)]
         except Exception as error:  # noqa: BLE001 - a message is at fault, the host goes on
             _log.exception("what %s sends cannot be made out", handled[0].service.name)
+            self.close()  # acknowledgements go in the order of delivery
             self._take_apart([Unit(handled, ())], error)
             return
         group = self._group
