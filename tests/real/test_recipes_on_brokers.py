@@ -87,7 +87,7 @@ def test_a_fan_out_with_failures_is_joined(
     host = Host(connect(), [service(Config()) for service in (Join, Multiplier, Splitter)])
     with in_thread(host):
         for content, recipe_id in ((recipe, "whole"), (late, "late")):
-            begin = Envelope(content, 0, None, environment={"ID": recipe_id}).start()
+            begin = list(Envelope(content, 0, None, environment={"ID": recipe_id}).start())
             wait_until(lambda begin=begin: is_taken(transport, begin), 20, "the first queue")
         heard.wait_for(6, timeout=30)
     by_recipe: dict[str, list[Any]] = {"whole": [], "late": []}
@@ -113,7 +113,7 @@ def test_an_error_node_whose_queue_nobody_made_leaves_a_whole_dead_letter(vhost:
     transport = vhost.transport()
     transport.connect()
     with in_thread(Host(vhost.transport(), [Multiplier(Config())])):
-        begin = Envelope(recipe, 0, None, environment={"ID": "one"}).start()
+        begin = list(Envelope(recipe, 0, None, environment={"ID": "one"}).start())
         wait_until(lambda: is_taken(transport, begin), 20, "the queue")
         wait_until(
             lambda: any(q["name"] == "dlq.multiply" for q in vhost.api("GET", "queues")), 30, "dead letters"

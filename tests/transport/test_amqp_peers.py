@@ -92,9 +92,9 @@ def test_their_recipe_wrapper_takes_and_continues_a_recipe_of_ours(ours: AmqpTra
     ours.subscribe("results", results)
     heard: SimpleQueue[tuple[Any, dict[str, Any], Any]] = SimpleQueue()
     workflows_recipe.wrap_subscribe(theirs, "work", lambda *message: heard.put(message), acknowledgement=True)
-    sends = Envelope(RECIPE, 0, None, environment={"ID": "abc"}).start()
-    body = json.loads(sends[0].body) | {"payload": 21}
-    ours.send(Send("work", json.dumps(body).encode(), sends[0].headers))
+    (send,) = Envelope(RECIPE, 0, None, environment={"ID": "abc"}).start()
+    body = json.loads(send.body) | {"payload": 21}
+    ours.send(Send("work", json.dumps(body).encode(), send.headers))
     wrapper, header, payload = heard.get(timeout=10)
     wrapper.send(2 * payload)
     theirs.ack(header)

@@ -103,7 +103,7 @@ def known_to(state: Path) -> int:
 def start(recipe: dict[str, Any], numbers: list[int], recipe_id: str = "r1") -> list[Send]:
     filled = fill_recipe(Recipe.from_dict(recipe), {"count": len(numbers)}).to_dict()
     filled["start"] = [[1, {"numbers": numbers}]]
-    return Envelope(filled, 0, None, environment={"ID": recipe_id}).start()
+    return list(Envelope(filled, 0, None, environment={"ID": recipe_id}).start())
 
 
 def test_a_fan_out_is_joined(broker: BrokerThread, transport: StompTransport, tmp_path: Path) -> None:
