@@ -51,8 +51,8 @@ OUTPUTS: dict[str, dict[str, str]] = {
     },
     "Join": {
         "complete": "When all messages that it waits for have come.",
-        "timeout": "When the time was over before that. Not connected, it is a failure of the node: what has come "
-        "is in the payload of the dead letter, or of what error nodes get.",
+        "timeout": "When the time was over before that. Not connected, it is a failure of the node: what has "
+        "come is in the payload of the dead letter, or of what error nodes get.",
         "late": "What comes from a node that is waited for after either. Not connected, it is dropped with a "
         "warning.",
     },
