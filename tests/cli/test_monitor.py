@@ -57,6 +57,13 @@ def test_once(environment: dict[str, str]) -> None:
     assert foot.startswith("2 instances of 2 services, ")
 
 
+def test_where_there_is_no_terminal_it_prints_once_and_ends(environment: dict[str, str]) -> None:
+    result = CliRunner(env=environment).invoke(main, ["monitor", "--for", "1"])
+    assert result.exit_code == 0
+    assert result.stdout.count("STATE") == 1
+    assert "2 instances of 2 services" in result.stdout
+
+
 def test_json(environment: dict[str, str]) -> None:
     result = CliRunner(env=environment).invoke(main, ["monitor", "--json", "--for", "1"])
     content = json.loads(result.stdout)

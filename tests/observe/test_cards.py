@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -97,6 +98,13 @@ def test_text_that_could_harm_a_terminal() -> None:
     assert shown.isprintable()
     assert len(card.service) <= 200
     assert card.status is None
+
+
+def test_a_status_that_json_cannot_carry() -> None:
+    board = CardBoard()
+    board.put(b'{"host": "a", "mem-uss": NaN, "status": 1' + 30 * b"0" + b"}")
+    (card,) = board.cards()
+    assert orjson.loads(orjson.dumps(card.to_json()))["status"] is None
 
 
 def test_a_flood_does_not_take_all_memory() -> None:

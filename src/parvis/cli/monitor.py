@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -52,7 +53,7 @@ def monitor(once: bool, seconds: float, as_json: bool, config: Config) -> None:
     transport.connect()
     try:
         transport.subscribe_broadcast(TOPIC, board.take)
-        if once or as_json:
+        if once or as_json or not sys.stdout.isatty():
             time.sleep(seconds)
             _print_once(board, as_json)
         else:
@@ -106,4 +107,8 @@ def _watch(board: CardBoard, where: str) -> None:
 def _summary(board: CardBoard, cards: Sequence[Card]) -> str:
     services = len({card.service for card in cards})
     ignored = f", {board.ignored} broadcasts that are no status" if board.ignored else ""
-    return f"{len(cards)} instances of {services} services{ignored}"
+    return f"{_counted(len(cards), 'instance')} of {_counted(services, 'service')}{ignored}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

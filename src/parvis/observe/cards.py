@@ -25,6 +25,7 @@ GONE: Final = 90.0
 _MOST_BYTES: Final = 65_536
 _MOST_CARDS: Final = 10_000
 _LONGEST_TEXT: Final = 200
+_HIGHEST_STATUS: Final = 1_000_000
 _OVER = frozenset({Status.END, Status.TEARDOWN})
 _BUSY = (Status.TIMER, Status.PROCESSING)
 _MAKERS = ("parvis", "zocalo", "dlstbx", "workflows")
@@ -132,7 +133,8 @@ def _read(body: bytes, now: float) -> Card | None:
     if not host:
         return None
     status = told.get("status")
-    status = status if isinstance(status, int) and not isinstance(status, bool) else None
+    known = isinstance(status, int) and not isinstance(status, bool) and abs(status) <= _HIGHEST_STATUS
+    status = status if known else None
     return Card(
         host=host,
         status=status,
