@@ -186,6 +186,7 @@ def test_it_is_forgotten_after_its_time(tmp_path: Path) -> None:
 
 def test_messages_without_identity_are_never_the_same() -> None:
     memory = Remembered(600)
+    memory.expect("")
     memory.record([""])
     assert not memory.knows("")
 

@@ -345,6 +345,22 @@ def test_foreign_message_without_properties(vhost: VirtualHost, connect: Connect
     assert message.message_id
 
 
+def test_foreign_messages_without_identifier_are_told_apart_by_whoever_takes_them(
+    vhost: VirtualHost, connect: Connect
+) -> None:
+    """Else a second process would take the first message that it gets for one that was handled before."""
+    identifiers: set[str] = set()
+    for _ in range(3):
+        transport, inbox = connect(), Inbox()
+        transport.subscribe("work", inbox)
+        vhost.publish("work", b"bare", {})
+        message = inbox.get()
+        identifiers.add(message.message_id)
+        transport.commit([message], [])
+        transport.disconnect()
+    assert len(identifiers) == 3
+
+
 class TestLogin:
     """What is wrong is said in one line, within the time-out, and without the password."""
 

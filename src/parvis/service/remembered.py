@@ -48,7 +48,8 @@ class Remembered:
 
     def expect(self, identity: str) -> None:
         """A message was handled, and its transaction is not confirmed yet."""
-        self._in_flight.add(identity)
+        if identity:
+            self._in_flight.add(identity)
 
     def forget(self, identities: Iterable[str]) -> None:
         """Messages are to be handled again: their transaction failed."""

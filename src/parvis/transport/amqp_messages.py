@@ -323,7 +323,8 @@ def received(
     name = delivery.exchange if own_exchange else delivery.routing_key
     table = cast("Mapping[Any, Any]", properties.headers or {})
     headers = {_text(key): _text(value) for key, value in table.items()}
-    message_id = properties.message_id or headers.get(ID_HEADER) or f"{connection}.{subscription}.{token}"
+    # RabbitMQ names no message: one whose sender does not either is a new one with each delivery.
+    message_id = properties.message_id or headers.get(ID_HEADER) or uuid.uuid4().hex
     headers |= {"destination": name, "message-id": message_id}
     if delivery.redelivered:
         headers["redelivered"] = "true"
