@@ -197,7 +197,10 @@ def test_on_sigterm_the_message_in_hand_is_finished(
     "address", [{"service": "Multiplier"}, {"host": host_id()}, {"host": host_id(), "service": "Multiplier"}]
 )
 def test_a_shutdown_command_ends_those_it_is_for(
-    broker: BrokerThread, transport: StompTransport, address: dict[str, str]
+    broker: BrokerThread,
+    transport: StompTransport,
+    address: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     status = Listener(transport)
     transport.subscribe_broadcast("transient.status", status.messages.append)
@@ -210,9 +213,11 @@ def test_a_shutdown_command_ends_those_it_is_for(
         for ignored in ({"command": "shutdown"}, {"command": "dance"} | address, [1], "shutdown"):
             post(ignored)
         post({"command": "shutdown", "host": "elsewhere.1", "service": "Multiplier"})
+        post({"command": "shutdown", "service": ["Multiplier"]})
         assert not _has_status(status, 5)
         post({"command": "shutdown"} | address)
         wait_until(lambda: _has_status(status, 6), 10, "the service to end")
+    assert "failed" not in caplog.text
 
 
 def _has_status(listener: Listener, code: int) -> bool:

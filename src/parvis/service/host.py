@@ -75,7 +75,7 @@ class Host:
             "service": ", ".join(service.name for service in services),
             "serviceclass": ", ".join(type(service).__name__ for service in services),
         }
-        self._classes = {type(service).__name__ for service in services}
+        self._classes = sorted({type(service).__name__ for service in services})
         self._names = description["service"]
         description |= {"tag": tag} if tag else {}
         self._status = StatusBroadcast(transport.post, description, self._observers.card)
@@ -129,7 +129,7 @@ class Host:
                 self._observers.inbox(self._inbox.qsize)
                 self._observers.started(self._transport, [one.service for one in self._workers])
                 self._subscribe()
-                _log.info("ready: %s on %s", ", ".join(sorted(self._classes)), host_id())
+                _log.info("ready: %s on %s", ", ".join(self._classes), host_id())
                 take_messages()
                 self._status.set(Status.SHUTDOWN)
                 self._drain()
