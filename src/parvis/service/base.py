@@ -146,15 +146,16 @@ class Step(Generic[ParametersT]):
         return [self._contract.default_output] if outputs and self._contract.default_output else []
 
     def room(self, output: str, total: int | None = None) -> int:
-        """Return how many more messages may leave now at an output that `fan_outs` names.
+        """Return how many more messages may leave now at an output.
 
-        When there is no more room, keep what is left for the next checkpoint.
+        When there is no more room, keep what is left for the next checkpoint. At outputs that `fan_outs` does
+        not name there is always room.
 
         Args:
             output: Name of the output.
             total: How many messages the whole fan-out will have, if known: a small one is let go at once.
         """
-        if self._fan_out is None:
+        if self._fan_out is None or self._contract.output(output) not in self._fan_outs:
             return MOST_MESSAGES
         return self._fan_out.room(self._envelope.targets(output, self._contract.default_output), total)
 

@@ -17,7 +17,8 @@ from parvis.service import flow_ledger
 from parvis.service.base import AnyService
 from parvis.service.flow_ledger import HORIZON, Ledger
 from parvis.service.flow_limits import Limits
-from parvis.service.flow_report import Report, Served
+from parvis.service.flow_report import Key, Report, Served
+from parvis.service.handling import handle
 from parvis.service.host import Host
 from parvis.service.testing import Run, run
 from parvis.transport.base import Message
@@ -313,3 +314,20 @@ def test_an_image_that_is_missing_holds_nothing_back_and_times_out(directory: Pa
     status = {"seen-files": 0, "start-time": 1000.0}
     look = Held(room=3).look(str(directory / "%d"), 300, {"filewatcher-status": status}, timeout=60)
     assert [sent.output for sent in look.everything] == ["timeout", "finally"]
+
+
+def test_a_small_scan_goes_at_once_if_its_first_image_goes_to_the_same_queue(
+    directory: Path, record: Record
+) -> None:
+    watcher = FileWatcher(Config())
+    ledger = watcher.ledger = Ledger(Limits())
+    ledger.hear(Report("worker", queues={WORK: Served(0, 10.0)}))
+    large = Key.of("large", "", "1")
+    ledger.add(WORK, large, 30, 0)
+    ledger.hold(WORK, large)
+    small = scan_message("small", make_images(directory, 100), 100, record)
+    body = orjson.loads(small.body)
+    body["recipe"]["1"]["output"] = {"first": 2, "every": 2, "finally": 3}
+    message = Message("filewatcher", orjson.dumps(body), small.headers, "a", 1)
+    sent = [send for send in handle(watcher, message).sends if send.destination == WORK]
+    assert len(sent) == 101
