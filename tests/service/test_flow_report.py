@@ -20,7 +20,7 @@ def test_a_report_is_read_as_it_was_written() -> None:
         "org.example.host.17",
         1.25,
         gone=True,
-        queues={"work": Served(7, 2.5), "rest": Served(0, None)},
+        queues={"work": Served(7, 2.5), "rest.>": Served(0, None)},
         tallies={("work", KEY): Tally(7, 2, -1, 3, 1)},
         sent={("work", KEY): Sent(9, 7, held=True)},
     )

@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
 from parvis.recipe.envelope import MalformedMessage, dump_json, parse_json
-from parvis.transport.base import check_destination
 
 TOPIC: Final = "transient.parvis.flow"
 #: Header of a message that a regulated fan-out sent: whose it is, see `Key`.
@@ -23,6 +22,7 @@ FLOW: Final = "parvis-flow"
 _MOST_BYTES = 1_000_000
 _MOST_COUNT = 10**15
 _KEY = re.compile(r"[A-Za-z0-9_.@:+/-]{1,64}\|[A-Za-z0-9_.@:+/-]{0,64}\|[0-9a-f]{1,32}")
+_QUEUE = re.compile("[!-~]{1,255}")  # wildcards, too
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.@:+/-]")
 
 
@@ -158,17 +158,17 @@ class Report:
                 idle=_number(content["idle"]),
                 gone=content["gone"] is True,
                 queues={
-                    check_destination(queue): Served(_count(handled), _rate(rate))
+                    _queue(queue): Served(_count(handled), _rate(rate))
                     for queue, (handled, rate) in content["queues"].items()
                 },
                 tallies={
-                    (check_destination(queue), _key(key)): Tally(
+                    (_queue(queue), _key(key)): Tally(
                         _count(done), _count(done_new), _level(waiting), _count(sent), _count(sent_new)
                     )
                     for queue, key, done, done_new, waiting, sent, sent_new in content["tallies"]
                 },
                 sent={
-                    (check_destination(queue), _key(key)): Sent(_count(sent), _count(done), held is True)
+                    (_queue(queue), _key(key)): Sent(_count(sent), _count(done), held is True)
                     for queue, key, sent, done, held in content["sent"]
                 },
             )
@@ -213,6 +213,12 @@ def _key(text: Any) -> Key:
     if key is None:
         raise ValueError("a key is wrong")
     return key
+
+
+def _queue(name: Any) -> str:
+    if not _QUEUE.fullmatch(name):
+        raise ValueError("the name of a queue is wrong")
+    return name
 
 
 def _text(value: Any) -> str:
