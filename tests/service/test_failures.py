@@ -263,6 +263,18 @@ def test_when_the_first_message_was_sent_goes_along(broker: BrokerThread, transp
     assert all(now - 60_000 < int(other) <= now + 60_000 for other in others)
 
 
+def test_tries_of_a_node_count_whatever_a_message_failed_of(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    letters = Listener(transport, "DLQ.test.multiply")
+    send = message(RETRIED, recipe(n1={"retries": 2}))
+    headers = {**send.headers, "parvis-attempts": "1", "parvis-crashes": "1"}
+    with hosted(broker.port, Multiplier):
+        transport.send(Send(send.destination, send.body, headers))
+        (letter,) = letters.wait_for(1)
+    assert letter.headers["parvis-tries"] == "3"
+
+
 @pytest.mark.parametrize("retries", [0, 1, 3, "2"])
 def test_the_recipe_says_how_often_and_how_soon(
     broker: BrokerThread, transport: StompTransport, retries: Any
