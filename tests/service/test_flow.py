@@ -10,11 +10,14 @@ from parvis.config import Config
 from parvis.recipe.envelope import RECIPE_HEADER
 from parvis.service.flow import FlowControl
 from parvis.service.flow_limits import Limits
-from parvis.service.flow_report import FLOW, Key
+from parvis.service.flow_report import FLOW, TOPIC, Key, Report, Tally
 from parvis.service.handling import Outcome
 from parvis.service.observer import Handled
 from parvis.transport.base import Message, Send
+from parvis.transport.embedded.thread import BrokerThread
+from running import connected, hosted, recipe_message
 from sample_services import Multiplier
+from waiting import wait_until
 
 KEY = str(Key.of("3f2a91c0", "gda2@cm1234-5", "0badcafe"))
 ONWARD = Send("results", b"{}", {RECIPE_HEADER: "True"})
@@ -49,3 +52,18 @@ def test_what_nobody_handles_soon_does_not(send: Send) -> None:
 def test_what_fans_out_itself_keeps_its_own_key() -> None:
     own = str(Key.of("3f2a91c0", "", "1"))
     assert carried(replace(ONWARD, headers={**ONWARD.headers, FLOW: own})) == own
+
+
+def test_a_message_that_is_tried_again_waits_until_it_ends() -> None:
+    told: list[Tally] = []
+
+    def hear(report: Message) -> None:
+        told.extend(Report.parse(report.body).tallies.values())
+
+    with BrokerThread(port=0) as broker, connected(broker.port) as transport:
+        transport.subscribe_broadcast(TOPIC, hear)
+        with hosted(broker.port, Multiplier, observers=[FlowControl(Limits())]):
+            send = recipe_message("multiply", {"number": 14})  # which is tried four times
+            transport.send(replace(send, headers={**send.headers, FLOW: KEY}))
+            wait_until(lambda: any(tally.done for tally in told), 20, "the report of its end")
+    assert (told[-1].done, told[-1].waiting) == (1, 0)
