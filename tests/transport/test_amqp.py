@@ -15,7 +15,7 @@ import pytest
 
 from inbox import Inbox
 from parvis.transport.amqp import AmqpTransport
-from parvis.transport.amqp_messages import delay_milliseconds
+from parvis.transport.amqp_messages import delay_arguments, delay_milliseconds
 from parvis.transport.base import BrokerRefused, Message, NoConnection, NotAdmitted, Send, Transport
 from real.daemon import free_ports
 from real.rabbitmq.vhost import VirtualHost
@@ -204,6 +204,16 @@ def test_dead_letter_queue_is_made_when_it_is_needed(vhost: VirtualHost, connect
     transport.commit([message], [transport.dead_letter(message, {"parvis-reason": "it is bad"})])
     transport.subscribe("dlq.theirs", dead)
     assert dead.get().headers["parvis-reason"] == "it is bad"
+
+
+def test_delay_whose_making_was_cut_off_is_made_whole(vhost: VirtualHost, connect: Connect) -> None:
+    vhost.api("PUT", "exchanges", "parvis.delay.100", {"type": "fanout", "durable": True})
+    arguments = delay_arguments(100)
+    vhost.api("PUT", "queues", "parvis.delay.100", {"durable": True, "arguments": arguments})
+    transport, inbox = connect(), Inbox()
+    transport.subscribe("work", inbox)
+    transport.send(Send("work", b"later", delay=0.1))
+    assert inbox.get().body == b"later"
 
 
 def test_message_that_expires_during_its_delay_is_a_dead_letter(connect: Connect) -> None:

@@ -225,6 +225,14 @@ def delay_queue(milliseconds: int, topic: str = "") -> Declaration:
     )
 
 
+def _bound_again(delay: Declaration) -> Declaration:
+    """What is made if a delay takes nothing: who made it was cut off before the last step, the binding.
+
+    No question to the broker tells whether there is one, so it is asked for.
+    """
+    return replace(delay, check=delay.make[-1:])
+
+
 def publication(send: Send, namespace: str) -> Publication:
     """The message as AMQP has it.
 
@@ -237,6 +245,7 @@ def publication(send: Send, namespace: str) -> Publication:
     name = full_name(namespace, send.destination, absolute=send.absolute)
     is_topic = send.kind == "topic"
     needs: list[Declaration] = []
+    fallback: Declaration | None = None
     exchange, routing_key = "", name
     if is_topic and _ONE_OFF.fullmatch(name):
         exchange = ONE_OFF_EXCHANGE
@@ -248,7 +257,10 @@ def publication(send: Send, namespace: str) -> Publication:
         topic = exchange
         needs += [] if is_topic else [Declaration(f"queue {name}", f"queue {name}", _passive(name))]
         needs.append(delay_queue(milliseconds, topic))
+        fallback = _bound_again(needs[-1])
         exchange = delay_name(milliseconds, topic)
+    elif not is_topic and name.startswith(DEAD):
+        fallback = replace(work_queue(name), settles=_SETTLES)
     return Publication(
         exchange,
         routing_key,
@@ -257,9 +269,7 @@ def publication(send: Send, namespace: str) -> Publication:
         mandatory=not is_topic or send.delay > 0,
         name=name,
         needs=tuple(needs),
-        fallback=replace(work_queue(name), settles=_SETTLES)
-        if not is_topic and name.startswith(DEAD)
-        else None,
+        fallback=fallback,
     )
 
 
