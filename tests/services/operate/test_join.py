@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import sqlite3
 import tempfile
 import threading
@@ -25,6 +26,7 @@ from parvis.service.identity import IDENTITY, identified
 from parvis.service.settling import RETRIES
 from parvis.transport.base import Message, Send
 from parvis_services.operate.join import Join
+from waiting import wait_until
 
 JOIN = 4
 RECIPE: dict[str, Any] = {
@@ -338,11 +340,17 @@ def test_a_list_of_many_nodes_is_refused_in_time(desk: Desk) -> None:
 
 
 def test_a_time_limit_that_strikes_while_it_waits_for_the_file_costs_that_message_alone(desk: Desk) -> None:
-    content = recipe(timeout=0.05)
+    content = recipe(timeout=0.3)
     desk.queue = [replace(message, body=body(*_parts(message), content)) for message in ALL]
     other = sqlite3.connect(desk.directory / "joins.sqlite", isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    release = threading.Timer(0.5, lambda: other.execute("COMMIT"))
+
+    def release_when_it_has_struck() -> None:
+        wait_until(lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0, 10, "the handling to begin")
+        wait_until(lambda: signal.getitimer(signal.ITIMER_REAL)[0] == 0, 10, "its time to be over")
+        other.execute("COMMIT")
+
+    release = threading.Thread(target=release_when_it_has_struck)
     release.start()
     assert handle(desk.join, desk.queue[0], hard=False).result == "timeout"
     release.join()
