@@ -162,6 +162,9 @@ def test_it_runs_when_all_has_come_and_not_before(desk: Desk) -> None:
     desk.time_passes()
     assert len(desk.sent) == 1
     assert desk.rejected == []
+    with contextlib.closing(sqlite3.connect(desk.directory / "joins.sqlite")) as database:
+        held = database.execute("SELECT payload, environment FROM arrivals").fetchall()
+    assert held == [(None, None)] * 3
 
 
 def test_what_has_come_outlives_the_process(desk: Desk) -> None:

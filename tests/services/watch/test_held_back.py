@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pytest
 from parvis.config import Config
 from parvis.service import flow_ledger
 from parvis.service.base import AnyService
+from parvis.service.fan_out import STATE
 from parvis.service.flow_ledger import HORIZON, Ledger
 from parvis.service.flow_limits import Limits
-from parvis.service.flow_report import Key, Report, Served
+from parvis.service.flow_report import Key, Report, Served, State, Tally
 from parvis.service.handling import handle
 from parvis.service.host import Host
 from parvis.service.testing import Run, run
@@ -282,13 +283,20 @@ class Held:
 
     def __init__(self, room: int) -> None:
         self.watcher = FileWatcher(Config())
-        self.watcher.ledger = Ledger(Limits(fan_out=max(1, room)))
+        self.ledger = self.watcher.ledger = Ledger(Limits(fan_out=max(1, room)))
         served = {f"output.{number}": Served(0, 1e6) for number in range(2, 2 + len(OUTPUTS))}
-        self.watcher.ledger.hear(Report("worker", queues=served))
+        self.ledger.hear(Report("worker", queues=served))
 
-    def look(self, pattern: str, count: int, payload: Any = None, **parameters: Any) -> Run:
+    def look(
+        self,
+        pattern: str,
+        count: int,
+        payload: Any = None,
+        header: Mapping[str, str] | None = None,
+        **parameters: Any,
+    ) -> Run:
         values = {"pattern": pattern, "pattern-start": 1, "pattern-end": count, **parameters}
-        return run(self.watcher, payload, parameters=values, outputs=OUTPUTS)
+        return run(self.watcher, payload, parameters=values, outputs=OUTPUTS, header=header)
 
 
 def test_what_does_not_fit_stays_in_the_checkpoint(directory: Path) -> None:
@@ -298,6 +306,17 @@ def test_what_does_not_fit_stays_in_the_checkpoint(directory: Path) -> None:
     (checkpoint,) = look.checkpoints
     assert checkpoint.payload["filewatcher-status"]["seen-files"] == 3
     assert checkpoint.delay == 0.5
+
+
+def test_the_checkpoint_says_how_much_of_what_was_sent_is_handled(directory: Path) -> None:
+    held = Held(room=3)
+    key = Key.of("test", "", "0f")
+    handled = {("output.3", key): Tally(done=2, done_new=2)}
+    held.ledger.hear(Report("worker", queues={"output.3": Served(2, 1e6)}, tallies=handled))
+    before = State("0f", {"output.3": (3, 0)})
+    look = held.look(make_images(directory, 300), 300, header={STATE: before.to_header()})
+    (checkpoint,) = [send for send in look.outcome.sends if send.destination == "filewatcher"]
+    assert State.parse(checkpoint.headers[STATE]) == State("0f", {"output.3": (5, 2)})
 
 
 def test_a_watch_that_is_held_back_does_not_time_out(directory: Path) -> None:
