@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 import ssl
 import threading
@@ -35,20 +34,18 @@ from parvis.transport.base import (
     Message,
     Pending,
     Send,
-    Transport,
     TransportError,
     check_destination,
 )
-from parvis.transport.keeper import Keeper
+from parvis.transport.kept import KeptTransport
 
-_SUBSCRIBE_TIMEOUT: Final = 30.0
 _UNSUBSCRIBE_TIMEOUT: Final = 5.0
 _POST_BACKLOG: Final = 1_048_576
 
 _Claim = tuple[Subscription, list[int], int]
 
 
-class AmqpTransport(Transport):
+class AmqpTransport(KeptTransport[Connection, Subscription]):
     """A connection to RabbitMQ, made again when it is lost.
 
     RabbitMQ knows no transaction over several queues. So what is sent is confirmed by the broker first, every
@@ -87,35 +84,14 @@ class AmqpTransport(Transport):
             raise ValueError("an AMQP transport needs the host and port of at least one broker")
         if "\0" in username + password or len(vhost.encode()) > 255:
             raise ValueError("the user name and password cannot hold NULs, nor a virtual host over 255 bytes")
-        self.namespace = check_destination(namespace).rstrip(".") if namespace else ""
-        self._subscriptions: dict[int, Subscription] = {}
-        self._subscription_numbers = itertools.count(1)
-        self._publisher: Publisher | None = None
-        shuffled = random.sample(list(hosts), len(hosts))  # spreads clients over the nodes
-        self._keeper: Keeper[Connection] = Keeper(
-            shuffled,
+        super().__init__(
+            random.sample(list(hosts), len(hosts)),  # spreads clients over the nodes
             Login(username, password, vhost, heartbeat, tls).connect,
+            namespace,
+            encrypted=tls is not None,
             reconnect=reconnect,
-            on_up=self._restore,
-            on_down=self._forget_deliveries,
         )
-
-    def connect(self, timeout: float = 30) -> None:
-        self._keeper.start(timeout)
-
-    def disconnect(self) -> None:
-        self._keeper.forbid_callback()
-        with self._keeper.changed:
-            self._subscriptions.clear()
-        self._keeper.stop()
-
-    @property
-    def is_connected(self) -> bool:
-        return self._keeper.connection is not None
-
-    @property
-    def connection(self) -> int:
-        return self._keeper.number
+        self._publisher: Publisher | None = None
 
     def subscribe(
         self,
@@ -144,23 +120,15 @@ class AmqpTransport(Transport):
             raise ValueError("RabbitMQ has no selectors: let the sender choose among queues")
         name = full_name(self.namespace, check_destination(queue), absolute=absolute)
         listening = listen_to_queue(name, prefetch, exclusive=exclusive)
-        return self._subscribe(listening, callback, individual=individual)
+        return self._listen(listening, callback, individual=individual)
 
     def subscribe_broadcast(self, topic: str, callback: Callback, *, absolute: bool = False) -> int:
         name = full_name(self.namespace, check_destination(topic), absolute=absolute)
-        return self._subscribe(listen_to_topic(name), callback)
+        return self._listen(listen_to_topic(name), callback)
 
     def subscribe_temporary(self, hint: str, callback: Callback) -> tuple[int, str]:
         name = check_destination(f"transient.{hint}.{uuid.uuid4()}")
-        return self._subscribe(listen_to_temporary(full_name(self.namespace, name)), callback), name
-
-    def unsubscribe(self, subscription: int) -> None:
-        self._keeper.forbid_callback()
-        with self._keeper.changed:
-            ended = self._subscriptions.pop(subscription, None)
-        if ended is None:
-            raise ValueError(f"there is no subscription {subscription}")
-        self._end(ended)
+        return self._listen(listen_to_temporary(full_name(self.namespace, name)), callback), name
 
     def begin(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> Pending:
         """As `Transport.begin`, but no transaction: see the class. What acknowledges nothing waits for a lost
@@ -215,15 +183,6 @@ class AmqpTransport(Transport):
                     connection, publisher, [message], acknowledges=False, then=lambda _error: None
                 ).start()
 
-    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
-        connection = self._keeper.connection
-        return connection is not None and connection.drive(seconds, until)
-
-    def wake(self) -> None:
-        connection = self._keeper.connection
-        if connection is not None:
-            connection.wake()
-
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
         return dead_letter(message, self.namespace, headers)
 
@@ -232,58 +191,32 @@ class AmqpTransport(Transport):
             self._publisher = Publisher(connection)
         except Disconnected:
             return
-        for subscription in self._subscriptions.values():
-            subscription.request(connection, self._publisher, self._keeper.number)
+        super()._restore(connection)
 
     def _forget_deliveries(self) -> None:
         self._publisher = None
-        for subscription in self._subscriptions.values():
-            subscription.forget()
+        super()._forget_deliveries()
 
-    def _subscribe(self, listening: Listening, callback: Callback, *, individual: bool = False) -> int:
-        keeper = self._keeper
-        keeper.forbid_callback()
+    def _listen(self, listening: Listening, callback: Callback, *, individual: bool = False) -> int:
         number = next(self._subscription_numbers)
-        subscription = Subscription(
-            number, listening, callback, self.namespace, individual=individual, changed=keeper.changed
+        changed = self._keeper.changed
+        return self._subscribe(
+            Subscription(number, listening, callback, self.namespace, individual=individual, changed=changed)
         )
-        with keeper.changed:
-            self._subscriptions[number] = subscription
-            if keeper.connection is not None and self._publisher is not None:
-                subscription.request(keeper.connection, self._publisher, keeper.number)
-            keeper.changed.wait_for(
-                lambda: subscription.accepted or subscription.refused or keeper.is_over, _SUBSCRIBE_TIMEOUT
-            )
-            if subscription.accepted:
-                return number
-            self._subscriptions.pop(number, None)
-            why = keeper.why
-        if subscription.refused is not None:
-            raise subscription.refused
-        self._end(subscription)
-        raise Disconnected(f"no answer to the subscription to {listening.name}: {why}")
 
-    @staticmethod
-    def _end(subscription: Subscription) -> None:
+    def _request(self, subscription: Subscription, connection: Connection) -> None:
+        if self._publisher is not None:
+            subscription.request(connection, self._publisher, self._keeper.number)
+
+    def _end(self, subscription: Subscription) -> None:
         ended = threading.Event()
         subscription.end(ended.set)
         ended.wait(_UNSUBSCRIBE_TIMEOUT)
 
     def _claim(self, acknowledge: Sequence[Message], *, with_sends: bool = False) -> list[_Claim]:
         """Take messages off those outstanding, or raise because they are not the oldest of them."""
-        by_subscription: dict[int, list[Message]] = {}
-        for message in acknowledge:
-            by_subscription.setdefault(message.subscription, []).append(message)
-        claimed: list[tuple[Subscription, list[Message]]] = []
-        for number, messages in by_subscription.items():
-            subscription = self._subscriptions.get(number)
-            if subscription is None or any(message.connection != self._keeper.number for message in messages):
-                raise Disconnected("a message of a connection or subscription that is gone: it comes again")
-            if subscription.individual and (len(acknowledge) > 1 or with_sends):
-                raise ValueError("a message of an individual subscription is acknowledged on its own")
-            subscription.check(messages)
-            claimed.append((subscription, messages))
-        return [(one, one.claim(messages), one.generation) for one, messages in claimed]
+        found = self._by_subscription(acknowledge, with_sends=with_sends)
+        return [(one, one.claim(messages), one.generation) for one, messages in found]
 
 
 def _settling(claims: Sequence[_Claim]) -> Callable[[TransportError | None], None]:

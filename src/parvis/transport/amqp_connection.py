@@ -247,10 +247,7 @@ class Connection(Wire):
         """Say goodbye to the broker and wait for its answer."""
         try:
             self.write(method(0, spec.Connection.Close(200, "bye", 0, 0)))
-            if self.is_driven_here:
-                self.drive(timeout, self._left.is_set)
-            else:
-                self._left.wait(timeout)
+            self.wait_for(self._left, timeout)
         except Disconnected:
             logger.debug("the connection was lost before we could leave")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import socket
@@ -17,12 +16,12 @@ from pika import spec
 from parvis.transport.amqp_connection import Connection
 from parvis.transport.amqp_frames import PROTOCOL_HEADER, Item, Splitter, method
 from parvis.transport.base import BrokerRefused, Disconnected
+from parvis.transport.dial import TLS_ALERT, dialled, wants_tls
 from parvis.transport.wire import ProtocolError
 
 _LOGIN_TIMEOUT: Final = 10.0
 _LARGEST_FRAME: Final = 131_072
 _LARGEST_UNASKED: Final = 1_048_576  # of a frame before anything was agreed
-_TLS_ALERT: Final = b"\x15\x03"  # how a server answers that expected TLS
 _DENIED: Final = 403
 _NO_VHOST: Final = 530
 
@@ -54,30 +53,11 @@ class Login:
                 is no AMQP 0-9-1 broker.
         """
         broker = f"{host}:{port}"
-        with contextlib.ExitStack() as on_failure:
+        with dialled(host, port, self.tls, _LOGIN_TIMEOUT) as sock:
             try:
-                sock = on_failure.enter_context(socket.create_connection((host, port), _LOGIN_TIMEOUT))
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                if self.tls is not None:
-                    sock = on_failure.enter_context(self.tls.wrap_socket(sock, server_hostname=host))
-                connection = self._shake_hands(_Dialogue(sock, broker, encrypted=self.tls is not None))
+                return self._shake_hands(_Dialogue(sock, broker, encrypted=self.tls is not None))
             except ProtocolError as error:
                 raise BrokerRefused(f"{broker} does not speak AMQP 0-9-1: {error}") from None
-            except ssl.SSLCertVerificationError as error:
-                raise BrokerRefused(
-                    f"the certificate of {broker} is not good: {error.verify_message}"
-                ) from None
-            except ssl.SSLError as error:
-                raise BrokerRefused(_no_tls(broker, error)) from None
-            except socket.gaierror as error:
-                raise _unresolved(host, error) from None
-            except UnicodeError:
-                raise BrokerRefused(f"{host[:80]!r} is no name of a host") from None
-            except OSError as error:
-                raise Disconnected(f"{broker} cannot be reached: {error or type(error).__name__}") from None
-            on_failure.pop_all()
-        return connection
 
     def _shake_hands(self, dialogue: _Dialogue) -> Connection:
         dialogue.sock.sendall(PROTOCOL_HEADER)
@@ -159,22 +139,10 @@ class _Dialogue:
                     else " (is it AMQP? does it want TLS?)"
                 )
                 raise Disconnected(f"{self.broker} closed the connection during the log-in{hint}")
-            if not heard and data.startswith(_TLS_ALERT) and not self._encrypted:
-                raise BrokerRefused(f"{self.broker} speaks TLS: set tls in the settings of the broker")
+            if not heard and data.startswith(TLS_ALERT) and not self._encrypted:
+                raise BrokerRefused(wants_tls(self.broker))
             if not heard and data.startswith(b"AMQP"):
                 raise ProtocolError(f"it speaks another version, {data[4:8].hex(' ')}")
             heard = True
             for _channel, item in splitter.feed(data):
                 yield item
-
-
-def _no_tls(broker: str, error: ssl.SSLError) -> str:
-    if error.reason == "WRONG_VERSION_NUMBER":
-        return f"{broker} does not speak TLS: take tls out of the settings, or ask for its port with TLS"
-    return f"no TLS connection to {broker}: {error.reason or error}"
-
-
-def _unresolved(host: str, error: socket.gaierror) -> BrokerRefused | Disconnected:
-    if error.errno == socket.EAI_NONAME:
-        return BrokerRefused(f"there is no host {host}")
-    return Disconnected(f"the address of {host} cannot be found: {error.strerror}")

@@ -67,6 +67,11 @@ class Subscription:
         self._generation = 0  # counts channels: an acknowledgement is only good on that of the delivery
         self._ended = False
 
+    @property
+    def name(self) -> str:
+        """What it is to, for people."""
+        return self.listening.name
+
     def request(self, connection: Connection, publisher: Publisher, number: int) -> None:
         """Ask for it on a new connection, the `number`th."""
         with self._changed:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from parvis.transport.amqp_connection import Connection
 from parvis.transport.amqp_publisher import Encoded, Publisher
 from parvis.transport.base import BrokerRefused, Disconnected, Pending, TransportError
+from parvis.transport.latch import Latch
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +43,7 @@ class Transaction(Pending):
         self._then = then
         self._error: TransportError | None = None
         self._mended = False
-        self._finished = False
-        self._pending = threading.Lock()  # half the price of an Event
-        self._pending.acquire()
+        self._over = Latch()
 
     def start(self) -> None:
         """Send, as soon as all that must exist does.
@@ -96,14 +93,7 @@ class Transaction(Pending):
         return self._is_over(0)
 
     def _is_over(self, timeout: float) -> bool:
-        if self._connection.is_driven_here:
-            end = time.monotonic() + timeout
-            self._connection.drive(timeout, lambda: self._finished)
-            timeout = end - time.monotonic()
-        if not self._pending.acquire(timeout=max(0.0, timeout)):
-            return False
-        self._pending.release()
-        return True
+        return self._connection.wait_for(self._over, timeout)
 
     def _prepared(self, error: TransportError | None) -> None:
         if error is None:
@@ -142,5 +132,4 @@ class Transaction(Pending):
     def _finish(self, error: TransportError | None) -> None:
         self._error = error
         self._then(error)
-        self._finished = True
-        self._pending.release()
+        self._over.set()

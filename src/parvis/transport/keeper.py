@@ -28,8 +28,8 @@ class Keepable(Protocol):
     useful: bool
 
     @property
-    def is_read_here(self) -> bool:
-        """Whether the calling thread is reading from it now."""
+    def is_driven_here(self) -> bool:
+        """Whether the calling thread reads from it now, in place of the one that runs it."""
         ...
 
     def run(self) -> None:
@@ -54,6 +54,7 @@ class Keeper(Generic[C]):
     Args:
         hosts: Host and port of each broker, tried in this order.
         connect: Makes a connection to one, or raises `TransportError`.
+        encrypted: Whether connections use TLS, which a broker may not answer.
         reconnect: Whether to make a lost connection again.
         on_up: Called with each new connection before anybody else can use it, holding `changed`.
         on_down: Called when it is lost, holding `changed`.
@@ -70,6 +71,7 @@ class Keeper(Generic[C]):
         hosts: Sequence[tuple[str, int]],
         connect: Callable[[str, int], C],
         *,
+        encrypted: bool,
         reconnect: bool,
         on_up: Callable[[C], None],
         on_down: Callable[[], None],
@@ -80,6 +82,7 @@ class Keeper(Generic[C]):
         self.failure: TransportError | None = None
         self._hosts = hosts
         self._connect = connect
+        self._encrypted = encrypted
         self._reconnect = reconnect
         self._on_up = on_up
         self._on_down = on_down
@@ -110,7 +113,10 @@ class Keeper(Generic[C]):
             self._thread = None
         if isinstance(failure, BrokerRefused):
             raise NotAdmitted(str(failure))
-        raise NoConnection(f"no connection within {timeout:g} s: {failure or f'silence at {self._brokers}'}")
+        doubt = " (does it speak TLS?)" if self._encrypted else ""
+        raise NoConnection(
+            f"no connection within {timeout:g} s: {failure or f'silence at {self._brokers}{doubt}'}"
+        )
 
     def _await_first(self, timeout: float) -> TransportError | None:
         self.changed.wait_for(lambda: self.connection or isinstance(self.failure, BrokerRefused), timeout)
@@ -155,7 +161,7 @@ class Keeper(Generic[C]):
     def forbid_callback(self) -> None:
         """Raise RuntimeError on the thread that calls callbacks: it would wait for itself."""
         connection = self.connection
-        if threading.current_thread() is self._thread or (connection and connection.is_read_here):
+        if threading.current_thread() is self._thread or (connection and connection.is_driven_here):
             raise RuntimeError("a callback of a transport must not call the transport")
 
     @property

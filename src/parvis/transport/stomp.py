@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import ssl
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -21,13 +19,13 @@ from parvis.transport.base import (
     Message,
     Pending,
     Send,
-    Transport,
     TransportError,
     check_destination,
 )
+from parvis.transport.kept import KeptTransport
 from parvis.transport.stomp_connection import Connection
 from parvis.transport.stomp_frames import Frame, encode
-from parvis.transport.stomp_keeper import ConnectionKeeper, Login
+from parvis.transport.stomp_login import Login
 from parvis.transport.stomp_messages import (
     address,
     dead_letter,
@@ -37,26 +35,14 @@ from parvis.transport.stomp_messages import (
     transaction,
 )
 from parvis.transport.stomp_receipts import Receipt
+from parvis.transport.stomp_subscription import INDIVIDUAL, Subscription
 
 logger = logging.getLogger(__name__)
 
-_SUBSCRIBE_TIMEOUT: Final = 30.0
 _UNSUBSCRIBE_TIMEOUT: Final = 5.0
 _SLOW_RECEIPT: Final = 5.0
 _POST_BACKLOG: Final = 1_048_576
-_INDIVIDUAL: Final = "client-individual"
 _POSTED: Final = "posted"  # a receipt nobody waits for: with it, an error says what it is about
-
-
-@dataclass(slots=True, eq=False)
-class _Subscription:
-    number: int
-    headers: dict[str, str]
-    callback: Callback
-    # What was delivered on this connection and not acknowledged, in order of delivery: tokens.
-    outstanding: deque[str] = field(default_factory=deque[str])
-    accepted: bool = False
-    refused: BrokerRefused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +82,7 @@ class _Written(Pending):
         return Disconnected(f"{broker} did not confirm in time; it may have happened")
 
 
-class StompTransport(Transport):
+class StompTransport(KeptTransport[Connection, Subscription]):
     """A connection to a STOMP 1.2 broker, made again when it is lost.
 
     Messages are acknowledged in mode `client` (cumulatively): every ActiveMQ since 5.15.1 keeps what is
@@ -134,34 +120,14 @@ class StompTransport(Transport):
             raise ValueError("a STOMP transport needs the host and port of at least one broker")
         if any(sign in username + password for sign in "\r\n\0"):
             raise ValueError("the user name and password of a STOMP broker cannot hold line ends or NULs")
-        self.namespace = check_destination(namespace).rstrip(".") if namespace else ""
-        self._subscriptions: dict[int, _Subscription] = {}
-        self._subscription_numbers = itertools.count(1)
-        self._without_delays = False  # whether it has been said that the broker knows none
-        self._keeper = ConnectionKeeper(
-            Login(tuple(hosts), username, password, heartbeat, tls),
+        super().__init__(
+            tuple(hosts),
+            Login(username, password, heartbeat, tls).connect,
+            namespace,
+            encrypted=tls is not None,
             reconnect=reconnect,
-            on_up=self._restore,
-            on_down=self._forget_deliveries,
-            deliver=self._deliver,
         )
-
-    def connect(self, timeout: float = 30) -> None:
-        self._keeper.start(timeout)
-
-    def disconnect(self) -> None:
-        self._keeper.forbid_callback()
-        with self._keeper.changed:
-            self._subscriptions.clear()
-        self._keeper.stop()
-
-    @property
-    def is_connected(self) -> bool:
-        return self._keeper.connection is not None
-
-    @property
-    def connection(self) -> int:
-        return self._keeper.number
+        self._without_delays = False  # whether it has been said that the broker knows none
 
     def subscribe(
         self,
@@ -187,7 +153,7 @@ class StompTransport(Transport):
             raise ValueError(f"a subscription needs room for at least 1 message, not {prefetch}")
         _check_wildcards(queue)
         headers = {"destination": address(self.namespace, queue, "queue", absolute=absolute)}
-        headers["ack"] = _INDIVIDUAL if individual else "client"
+        headers["ack"] = INDIVIDUAL if individual else "client"
         # The names that ActiveMQ and RabbitMQ have for it
         headers["activemq.prefetchSize"] = headers["prefetch-count"] = str(prefetch)
         if exclusive:
@@ -196,25 +162,18 @@ class StompTransport(Transport):
             headers["activemq.priority"] = str(priority)
         if selector is not None:
             headers["selector"] = selector
-        return self._subscribe(headers, callback)
+        return self._listen(headers, callback)
 
     def subscribe_broadcast(self, topic: str, callback: Callback, *, absolute: bool = False) -> int:
         """As `Transport.subscribe_broadcast`; wildcards as in `subscribe`."""
         _check_wildcards(topic)
         destination = address(self.namespace, topic, "topic", absolute=absolute)
-        return self._subscribe({"destination": destination, "ack": "auto"}, callback)
+        return self._listen({"destination": destination, "ack": "auto"}, callback)
 
     def subscribe_temporary(self, hint: str, callback: Callback) -> tuple[int, str]:
         name = check_destination(f"transient.{hint}.{uuid.uuid4()}")
         headers = {"destination": address(self.namespace, name, "queue"), "ack": "auto"}
-        return self._subscribe(headers, callback), name
-
-    def unsubscribe(self, subscription: int) -> None:
-        self._keeper.forbid_callback()
-        with self._keeper.changed:
-            if self._subscriptions.pop(subscription, None) is None:
-                raise ValueError(f"there is no subscription {subscription}")
-        self._cancel(subscription)
+        return self._listen(headers, callback), name
 
     def begin(self, acknowledge: Sequence[Message], sends: Sequence[Send], timeout: float = 60) -> Pending:
         """As `Transport.begin`. What acknowledges nothing waits for a lost connection to come back.
@@ -234,7 +193,7 @@ class StompTransport(Transport):
             try:
                 with self._keeper.changed:  # acknowledgements must be written in the order of delivery
                     self._claim(acknowledge, with_sends=bool(sends))
-                    connection.write(data, receipt)
+                    connection.ask(data, receipt)
                 return _Written(connection, receipt, bool(acknowledge))
             except Disconnected:
                 if acknowledge:
@@ -247,7 +206,7 @@ class StompTransport(Transport):
         frame = Frame("NACK", {"id": message.token, "receipt": receipt.number})
         with self._keeper.changed:
             self._claim([message])
-            connection.write(encode(frame), receipt)
+            connection.ask(encode(frame), receipt)
         _Written(connection, receipt, acknowledges=True).wait(timeout)
 
     def post(self, send: Send) -> None:
@@ -257,15 +216,6 @@ class StompTransport(Transport):
         if connection is not None and connection.backlog < _POST_BACKLOG:
             with contextlib.suppress(Disconnected):
                 connection.write(encode(frame))
-
-    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
-        connection = self._keeper.connection
-        return connection is not None and connection.drive(seconds, until)
-
-    def wake(self) -> None:
-        connection = self._keeper.connection
-        if connection is not None:
-            connection.wake()
 
     def dead_letter(self, message: Message, headers: Mapping[str, str]) -> Send:
         return dead_letter(message, self.namespace, headers)
@@ -295,94 +245,50 @@ class StompTransport(Transport):
             )
 
     def _restore(self, connection: Connection) -> None:
-        for subscription in self._subscriptions.values():
-            self._request(subscription, connection)
+        connection.on_message = self._deliver
+        super()._restore(connection)
 
-    def _forget_deliveries(self) -> None:
-        for subscription in self._subscriptions.values():
-            subscription.outstanding.clear()
-
-    def _subscribe(self, headers: dict[str, str], callback: Callback) -> int:
-        keeper = self._keeper
-        keeper.forbid_callback()
+    def _listen(self, headers: dict[str, str], callback: Callback) -> int:
         number = next(self._subscription_numbers)
-        subscription = _Subscription(number, {"id": str(number), **headers}, callback)
-        with keeper.changed:
-            self._subscriptions[number] = subscription
-            if keeper.connection is not None:
-                self._request(subscription, keeper.connection)
-            keeper.changed.wait_for(
-                lambda: subscription.accepted or subscription.refused or keeper.is_over, _SUBSCRIBE_TIMEOUT
-            )
-            if subscription.accepted:
-                return number
-            self._subscriptions.pop(number, None)
-            why = keeper.why
-        if subscription.refused is not None:
-            raise subscription.refused
-        self._cancel(number)
-        raise Disconnected(f"no answer to the subscription to {headers['destination']}: {why}")
+        return self._subscribe(Subscription(number, {"id": str(number), **headers}, callback))
 
-    def _request(self, subscription: _Subscription, connection: Connection) -> None:
+    def _request(self, subscription: Subscription, connection: Connection) -> None:
         """Ask for the subscription on a connection that has not heard of it."""
         then = partial(self._answered, subscription, connection)
         data, receipt = subscribing(connection.next_number(), subscription.headers, then)
         with contextlib.suppress(Disconnected):  # it is asked for again on the next connection
-            connection.write(data, receipt)
+            connection.ask(data, receipt)
 
     def _answered(
-        self, subscription: _Subscription, connection: Connection, error: TransportError | None
+        self, subscription: Subscription, connection: Connection, error: TransportError | None
     ) -> None:
         with self._keeper.changed:
             had_it = subscription.accepted
             if error is None:
                 subscription.accepted = True
             elif isinstance(error, BrokerRefused) and not had_it:
-                destination = subscription.headers["destination"]
                 subscription.refused = BrokerRefused(
-                    f"the subscription to {destination} was refused: {error}"
+                    f"the subscription to {subscription.name} was refused: {error}"
                 )
             self._keeper.changed.notify_all()
         if had_it and isinstance(error, BrokerRefused):
             connection.close(f"{connection.broker} refuses a subscription that it accepted before: {error}")
 
-    def _cancel(self, number: int) -> None:
+    def _end(self, subscription: Subscription) -> None:
         connection = self._keeper.connection
         if connection is None:
             return
         receipt = Receipt(connection.next_number())
-        frame = Frame("UNSUBSCRIBE", {"id": str(number), "receipt": receipt.number})
+        frame = Frame("UNSUBSCRIBE", {"id": subscription.headers["id"], "receipt": receipt.number})
         with contextlib.suppress(Disconnected):  # and with the connection, the subscription
-            connection.write(encode(frame), receipt)
+            connection.ask(encode(frame), receipt)
             connection.wait_for(receipt, _UNSUBSCRIBE_TIMEOUT)
 
     def _claim(self, acknowledge: Sequence[Message], *, with_sends: bool = False) -> None:
         """Take messages off those outstanding, or raise because they are not the oldest of them."""
-        by_subscription: dict[int, list[Message]] = {}
-        for message in acknowledge:
-            by_subscription.setdefault(message.subscription, []).append(message)
-        for number, messages in by_subscription.items():
-            subscription = self._subscriptions.get(number)
-            if subscription is None or any(message.connection != self._keeper.number for message in messages):
-                raise Disconnected("a message of a connection or subscription that is gone: it comes again")
-            outstanding = subscription.outstanding
-            if subscription.headers["ack"] == _INDIVIDUAL:
-                if len(acknowledge) > 1 or with_sends:
-                    # In a transaction ActiveMQ would keep the message until the connection ends.
-                    raise ValueError("a message of an individual subscription is acknowledged on its own")
-                if messages[0].token not in outstanding:
-                    raise ValueError(f"a message from {messages[0].destination} is acknowledged only once")
-                continue
-            if len(messages) > len(outstanding) or any(
-                message.token != outstanding[index] for index, message in enumerate(messages)
-            ):
-                raise ValueError(
-                    f"messages from {messages[0].destination} can be acknowledged only once, "
-                    "in the order of delivery"
-                )
-        for number, messages in by_subscription.items():
-            for message in messages:
-                self._subscriptions[number].outstanding.remove(message.token)
+        found = self._by_subscription(acknowledge, with_sends=with_sends)
+        for subscription, messages in found:
+            subscription.claim(messages)
 
 
 def _check_wildcards(name: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from parvis.transport.base import BrokerRefused, Disconnected, TransportError
+from parvis.transport.latch import Latch
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _EXPLANATION_TIMEOUT: Final = 0.25  # seconds in which the reason for a refused 
 _CLOSING_TIMEOUT: Final = 1.0  # seconds a broker has to hang up after an error about nothing of ours
 
 
-class Receipt:
+class Receipt(Latch):
     """A confirmation that somebody waits for.
 
     Args:
@@ -30,7 +31,7 @@ class Receipt:
         then: Called with the outcome, an error or None, on whatever thread learns it.
     """
 
-    __slots__ = ("_pending", "covers", "error", "number", "objection", "then")
+    __slots__ = ("covers", "error", "number", "objection", "then")
 
     def __init__(
         self,
@@ -38,30 +39,17 @@ class Receipt:
         covers: Covers = "frame",
         then: Callable[[TransportError | None], None] | None = None,
     ) -> None:
+        super().__init__()
         self.number = number
         self.covers = covers
         self.then = then
         self.error: TransportError | None = None
         self.objection = ""
-        self._pending = threading.Lock()  # half the price of an Event
-        self._pending.acquire()
-
-    @property
-    def is_resolved(self) -> bool:
-        """Whether there is an outcome."""
-        return not self._pending.locked()
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until there is an outcome, or `timeout` seconds; return whether there is. For one thread."""
-        if not self._pending.acquire(timeout=max(0.0, timeout)):
-            return False
-        self._pending.release()
-        return True
 
     def resolve(self, error: TransportError | None) -> None:
         """Set the outcome."""
         self.error = error
-        self._pending.release()
+        self.set()
         if self.then is not None:
             self.then(error)
 

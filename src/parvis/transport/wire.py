@@ -21,9 +21,10 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from parvis.transport.base import Disconnected
+from parvis.transport.latch import Latch
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,27 @@ class ProtocolError(Exception):
     """The broker sent what the protocol does not allow."""
 
 
+class Timed(Protocol):
+    """Something that has its times.
+
+    Attributes:
+        due: When `keep_time` is to be called, on the monotonic clock; infinite for never.
+    """
+
+    due: float
+
+    def keep_time(self) -> None:
+        """Do what is due, and set `due` anew. May raise `Disconnected` to end the connection."""
+        ...
+
+
+class _Timeless:
+    due = math.inf
+
+    def keep_time(self) -> None:
+        """Nothing is ever due."""
+
+
 class Wire(ABC):
     """A socket on which the broker has let us in.
 
@@ -46,6 +68,7 @@ class Wire(ABC):
         heartbeat: What is sent to be heard.
         send_every: Seconds after which we must send something; infinite for never.
         silent_after: Seconds after which a silent broker is gone; infinite for never.
+        timed: What has times of its own to be kept, if anything.
 
     Attributes:
         broker: `host:port`, for people.
@@ -54,7 +77,14 @@ class Wire(ABC):
     """
 
     def __init__(
-        self, sock: socket.socket, *, broker: str, heartbeat: bytes, send_every: float, silent_after: float
+        self,
+        sock: socket.socket,
+        *,
+        broker: str,
+        heartbeat: bytes,
+        send_every: float,
+        silent_after: float,
+        timed: Timed | None = None,
     ) -> None:
         self.broker = broker
         self.reason = ""
@@ -63,13 +93,13 @@ class Wire(ABC):
         self._heartbeat = heartbeat
         self._send_every = send_every
         self._silent_after = silent_after
+        self._timed: Timed = timed or _Timeless()
         self._lock = threading.Lock()  # the sending half of the socket and all below
         self._reading = self._lock if isinstance(sock, ssl.SSLSocket) else contextlib.nullcontext()
         self._out = bytearray()
         self._closed = False
         self._sent_at = self._received_at = time.monotonic()
         self._turn = threading.Lock()  # held by whoever reads
-        self._reader = 0  # the thread that is reading now
         self._selector: selectors.BaseSelector | None = None
         self._driver = 0  # the thread that last read in place of the reading thread
         self._driving = False
@@ -84,15 +114,19 @@ class Wire(ABC):
         """Bytes that were written here and that the socket has not taken yet."""
         return len(self._out)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, note: Callable[[], None] | None = None) -> None:
         """Send `data`, whole frames, without waiting.
 
+        `note` is called before it is sent: notes are in the order in which things are written.
+
         Raises:
-            Disconnected: The connection has ended; nothing was sent.
+            Disconnected: The connection has ended; nothing was sent, and `note` was not called.
         """
         with self._lock:
             if self._closed:
                 raise Disconnected(self.reason)
+            if note is not None:
+                note()
             if self._out:
                 self._out += data
                 return
@@ -154,15 +188,18 @@ class Wire(ABC):
             self._left_at, self._driving = time.monotonic(), False
             self._turn.release()
 
-    @property
-    def is_driven_here(self) -> bool:
-        """Whether the calling thread is the one that reads in place of the reading thread."""
-        return threading.get_ident() == self._driver
+    def wait_for(self, event: Latch | threading.Event, timeout: float) -> bool:
+        """Wait at most `timeout` seconds for what reading brings; return whether it has come."""
+        if threading.get_ident() == self._driver:
+            end = time.monotonic() + timeout
+            self.drive(timeout, event.is_set)
+            timeout = max(0.0, end - time.monotonic())
+        return event.wait(timeout)
 
     @property
-    def is_read_here(self) -> bool:
-        """Whether the calling thread is reading now, so that what it waited for would never come."""
-        return threading.get_ident() == self._reader
+    def is_driven_here(self) -> bool:
+        """Whether the calling thread is in `drive`, so that what it waited for would never come."""
+        return self._driving and threading.get_ident() == self._driver
 
     def wake(self) -> None:
         """Have whoever reads look around."""
@@ -190,7 +227,6 @@ class Wire(ABC):
 
     def _advance(self, selector: selectors.BaseSelector, limit: float) -> None:
         """Read what there is, at most after `limit` seconds; close the connection if that fails."""
-        self._reader = threading.get_ident()
         try:
             self._step(selector, limit)
         except Disconnected as error:
@@ -203,8 +239,6 @@ class Wire(ABC):
             # A mistake of ours must not leave those who wait without an answer.
             logger.exception("reading from %s failed", self.broker)
             self.close(f"reading from {self.broker} failed: {error!r}")
-        finally:
-            self._reader = 0
 
     def _step(self, selector: selectors.BaseSelector, limit: float) -> None:
         for key, events in selector.select(self._time_to_wait(limit)):
@@ -253,7 +287,8 @@ class Wire(ABC):
             selector.modify(self._sock, events)
 
     def _time_to_wait(self, limit: float) -> float | None:
-        due = min(self._sent_at + self._send_every, self._received_at + self._silent_after)
+        silent_at = self._received_at + self._silent_after
+        due = min(self._sent_at + self._send_every, silent_at, self._timed.due)
         wait = min(limit, max(0.0, due - time.monotonic()))
         return None if wait == math.inf else wait
 
@@ -261,6 +296,8 @@ class Wire(ABC):
         now = time.monotonic()
         if now >= self._received_at + self._silent_after:
             raise Disconnected(f"{self.broker} has been silent for {now - self._received_at:.1f} s")
+        if now >= self._timed.due:
+            self._timed.keep_time()
         if now >= self._sent_at + self._send_every:
             with self._lock:
                 if not self._out:
