@@ -22,11 +22,14 @@ import workflows_peer
 from collector import CollectedSpan, Collector
 from parvis.config import Config, OpenTelemetrySettings
 from parvis.observe.logs import set_up_logging
+from parvis.observe.tracing import Tracing
 from parvis.observe.tracing_settings import tracing_settings
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.service.base import Service, Step
 from parvis.service.contract import Anything, Outputs
+from parvis.service.handling import Outcome
 from parvis.service.host import Host
+from parvis.service.observer import Handled
 from parvis.service.observers import default_observers
 from parvis.transport.base import Message, Send
 from parvis.transport.embedded.thread import BrokerThread
@@ -187,6 +190,22 @@ def test_reason_of_a_failure_is_told(collector: Collector, broker: BrokerThread)
     ((name, exception),) = failed.events
     assert (name, exception["exception.type"]) == ("exception", "ZeroDivisionError")
     assert "sample_services.py" in exception["exception.stacktrace"]
+
+
+def test_what_is_not_confirmed_is_told(collector: Collector, broker: BrokerThread):
+    service = Multiplier(Config())
+    message = Message("multiply", b"{}", {}, "a", 1)
+    settings = tracing_settings(service.config)
+    assert settings is not None
+    tracing = Tracing(settings)
+    with connected(broker.port) as transport:
+        tracing.started(transport, [service])
+        with tracing.handling(service, [message]):
+            pass
+        tracing.uncommitted([Handled(service, message, Outcome("done"), 0.0)], "the connection was lost")
+        span = collector.one(of("Multiplier"))
+        tracing.stopped()
+    assert (span.status, span.message) == (ERROR, "not confirmed: the connection was lost")
 
 
 def test_batch_is_linked_to_its_messages(collector: Collector, broker: BrokerThread):
