@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -150,6 +151,23 @@ def test_a_node_whose_number_no_message_can_carry_costs_only_its_message(
         (letter,) = letters.wait_for(1)
     assert results_of(results) == Counter([200, 202, 204])
     assert "recipe-pointer must be the number of a node" in letter.headers["parvis-reason"]
+
+
+class Unmentionable(Multiplier):
+    """Listens to a queue of a name so long that its dead letters can have none."""
+
+    name: ClassVar[str] = "Unmentionable"
+    queue: ClassVar[str] = "m" * 250
+
+
+def test_observers_hear_of_what_is_handed_back_for_good(
+    broker: BrokerThread, transport: StompTransport
+) -> None:
+    """Else what they keep of a message that is under way would be kept for ever."""
+    seen = Commits()
+    with hosted(broker.port, Unmentionable, observers=[seen]):
+        transport.send(recipe_message(Unmentionable.queue, {"number": 13}))
+        wait_until(lambda: seen.sizes == [-1], 10, "the observer to be told")
 
 
 def test_a_group_that_the_broker_refuses_costs_only_the_message_at_fault(

@@ -204,6 +204,7 @@ class Committer:
         if not handled.outcome.tells_error_nodes:  # even the dead letter cannot be sent
             with contextlib.suppress(Disconnected, BrokerRefused):
                 self._transport.refuse(handled.message)
+            self._observers.uncommitted(unit.handled, str(error))
             return
         _log.error("what %s sends cannot be put into a frame: %s", handled.service.name, error)
         reason = f"what came of it cannot be sent: {type(error).__name__}: {error}"
