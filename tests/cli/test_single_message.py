@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -71,6 +72,22 @@ def test_no_message_is_a_failure(broker: BrokerThread) -> None:
     assert done.returncode == 1
     assert "No message was handled within 0.2 s" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_who_is_told_to_stop_before_a_message_comes_says_so(broker: BrokerThread) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parvis", "service", "-s", "JSONLines", "--single-message", "--wait", "60"],
+        env=os.environ | broker_environment(broker.port),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr
+        assert any("ready:" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 1
+    assert "No message was handled before it was told to stop" in said
 
 
 @pytest.mark.parametrize(

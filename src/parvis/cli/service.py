@@ -152,7 +152,8 @@ def _run_once(name: str, queue: str | None, tag: str | None, config: Config, wai
     with _connecting(host, config):
         outcome = host.run_one(wait)
     if outcome is None:
-        click.echo(f"No message was handled within {wait:g} s.", err=True)
+        until = "before it was told to stop" if host.is_stopping else f"within {wait:g} s"
+        click.echo(f"No message was handled {until}.", err=True)
     elif outcome.result != "done":
         click.echo(f"The message was not done ({outcome.result}): {outcome.reason}", err=True)
     return 0 if outcome is not None and outcome.result in ("done", "duplicate") else 1
