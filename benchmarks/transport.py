@@ -32,7 +32,8 @@ from parvis.transport.base import Message, Send
 from parvis.transport.stomp import StompTransport
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from real.activemq.server import Unavailable, running
+from real.activemq.server import running
+from real.packages import Unavailable
 
 HOPS = 3
 BATCH = 64

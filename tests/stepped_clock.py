@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import struct
 import subprocess
 from pathlib import Path
 
-from real.mariadb import unavailable
+from real.packages import Unavailable, install, unavailable
 
 _SOURCE = Path(__file__).with_suffix(".c")
 
@@ -37,18 +36,9 @@ class SteppedClock:
 
 
 def _compile(library: Path) -> None:
-    if shutil.which("cc") is None:
-        _install_compiler()
+    try:
+        install(lambda: shutil.which("cc") is not None, "gcc", "libc6-dev")
+    except Unavailable as error:
+        unavailable(f"there is no C compiler: {error}")
     command = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-o", str(library), str(_SOURCE), "-ldl"]
     subprocess.run(command, check=True)
-
-
-def _install_compiler() -> None:
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        unavailable("there is no C compiler, and only root with apt-get could install one (gcc libc6-dev)")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    get = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    for command in ([*get, "update"], [*get, "install", "-y", "--no-install-recommends", "gcc", "libc6-dev"]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            unavailable(f"no C compiler could be installed: {done.stderr[-500:]}")

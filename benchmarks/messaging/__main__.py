@@ -199,6 +199,7 @@ def table_of(size: str, results: Mapping[Stack, Figures]) -> Table:
 def brokers(wanted: Sequence[str]) -> Iterator[dict[str, str]]:
     """The ports of the brokers that can be had."""
     from real.activemq import server as activemq
+    from real.packages import Unavailable
     from real.rabbitmq import server as rabbitmq
 
     ports: dict[str, str] = {}
@@ -208,7 +209,7 @@ def brokers(wanted: Sequence[str]) -> Iterator[dict[str, str]]:
                 try:
                     broker = stack.enter_context(server.running())
                     ports[name] = f"{prefix}{broker.port}"
-                except server.Unavailable as error:
+                except Unavailable as error:
                     print(f"without {name}: {error}", file=sys.stderr)
         yield ports
 

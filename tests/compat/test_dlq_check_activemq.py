@@ -8,8 +8,8 @@ import pytest
 
 from parvis.transport.base import Send
 from real.activemq.jolokia import agent
-from real.activemq.server import ActiveMQ, Unavailable, free_ports, install
-from real.mariadb import unavailable
+from real.activemq.server import ActiveMQ, free_ports, install
+from real.packages import Unavailable, unavailable
 from running import Listener
 from zocalo_site import stomp_site
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
+from real.packages import Unavailable, install, unavailable
 from waiting import wait_until
 
 PROGRAMS = ("mariadbd", "mariadb-install-db", "my_print_defaults")
@@ -119,7 +119,10 @@ class MariaDb:
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
     """A MariaDB server of this test session's own."""
-    _install()
+    try:
+        install(lambda: all(map(_program, PROGRAMS)), *PACKAGES)
+    except Unavailable as error:
+        unavailable(f"MariaDB: {error}")
     server = MariaDb(tmp_path_factory.mktemp("mariadb"), _free_port())
     try:
         server.prepare()
@@ -133,33 +136,6 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
 def mariadb_url(mariadb: MariaDb) -> str:
     """The URL of an empty database on that server."""
     return mariadb.create_database("parvis")
-
-
-def unavailable(reason: str) -> NoReturn:
-    """End the test: skipped on somebody's machine, failed where everything must be there (`CI=true`)."""
-    if os.environ.get("CI", "").lower() == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def _install() -> None:
-    if all(_program(name) for name in PROGRAMS):
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        unavailable(
-            f"MariaDB is not installed ({' '.join(PACKAGES)}), and only root with apt-get could install it"
-        )
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(
-            ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", *command],
-            env=quiet,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            unavailable(f"MariaDB could not be installed: {done.stderr[-500:]}")
 
 
 def _program(name: str) -> str | None:

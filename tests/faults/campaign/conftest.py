@@ -13,7 +13,7 @@ import pytest
 from fault_brokers import ActiveMQ, EmbeddedBroker, FaultyBroker, RabbitMQ
 from fault_injections import LONG, Scale
 from real.activemq import server as activemq
-from real.mariadb import unavailable
+from real.packages import Unavailable, unavailable
 from real.rabbitmq import server as rabbitmq
 from stepped_clock import SteppedClock
 
@@ -75,7 +75,7 @@ def broker(broker_name: str, clock: SteppedClock, tmp_path: Path) -> Generator[F
     with contextlib.ExitStack() as stack:
         try:
             running = stack.enter_context(BROKERS[broker_name](directory, clock))
-        except (activemq.Unavailable, rabbitmq.Unavailable) as error:
+        except Unavailable as error:
             unavailable(str(error))
         else:
             yield running

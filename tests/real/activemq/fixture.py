@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from real.activemq.server import ActiveMQ, Unavailable, running
-from real.mariadb import unavailable
+from real.activemq.server import ActiveMQ, running
+from real.packages import Unavailable, unavailable
 
 
 @pytest.fixture(scope="session")

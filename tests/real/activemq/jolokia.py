@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
-from real.activemq.server import Unavailable
+from real.packages import install
 
 _JAVA = Path("/usr/share/java")
 _LIBRARIES = (_JAVA / "jolokia-core.jar", _JAVA / "json-simple.jar")
@@ -20,8 +19,7 @@ def agent(directory: Path) -> Path:
     Raises:
         Unavailable: What it needs is not there and cannot be installed.
     """
-    if not (shutil.which("javac") and shutil.which("jar") and all(map(Path.exists, _LIBRARIES))):
-        _install()
+    install(_is_there, "libjolokia-core-java", "libjson-simple-java", "default-jdk-headless")
     libraries = ":".join(map(str, _LIBRARIES))
     subprocess.run(["javac", "-cp", libraries, "-d", str(directory), str(_SOURCE)], check=True)
     manifest = directory / "manifest"
@@ -32,12 +30,5 @@ def agent(directory: Path) -> Path:
     return jar
 
 
-def _install() -> None:
-    if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise Unavailable("Jolokia needs root to: apt-get install libjolokia-core-java default-jdk-headless")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    packages = ["libjolokia-core-java", "libjson-simple-java", "default-jdk-headless"]
-    get = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends"]
-    done = subprocess.run([*get, *packages], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Unavailable(f"Jolokia cannot be installed: {done.stderr.strip()[-500:]}")
+def _is_there() -> bool:
+    return bool(shutil.which("javac") and shutil.which("jar")) and all(map(Path.exists, _LIBRARIES))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from real import packages
 from real.daemon import Starter, end, free_ports, make_certificates, openssl
 
 HERE = Path(__file__).parent
@@ -31,32 +31,17 @@ _STORE_PASSWORD = "changeit"
 _START_TIMEOUT = 90.0
 
 
-class Unavailable(Exception):
-    """ActiveMQ cannot be had on this machine; says why."""
-
-
 def install() -> None:
-    """Install ActiveMQ with apt if it is not there.
+    """Install ActiveMQ if it is not there.
 
     Raises:
         Unavailable: It cannot be installed.
     """
-    missing = [name for name in ("java", "openssl") if shutil.which(name) is None]
-    if not missing and LIBRARIES.is_dir():
-        return
-    if shutil.which("apt-get") is None:
-        raise Unavailable("ActiveMQ is not installed, and there is no apt-get to install it with")
-    if os.geteuid() != 0:
-        raise Unavailable("ActiveMQ is not installed, and only root can: apt-get install activemq openssl")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    get = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    for command in (
-        [*get, "update"],
-        [*get, "install", "-y", "--no-install-recommends", "activemq", "openssl", "procps"],
-    ):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+    packages.install(_is_there, "activemq", "openssl", "procps")
+
+
+def _is_there() -> bool:
+    return bool(shutil.which("java") and shutil.which("openssl")) and LIBRARIES.is_dir()
 
 
 class ActiveMQ:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from real.mariadb import unavailable
-from real.rabbitmq.server import RabbitMQ, Unavailable, running
+from real.packages import Unavailable, unavailable
+from real.rabbitmq.server import RabbitMQ, running
 from real.rabbitmq.vhost import VirtualHost, virtual_host
 
 

@@ -25,55 +25,26 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from real import packages
 from real.daemon import Starter, end, free_ports, make_certificates
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 USERNAME = "parvis"
 PASSWORD = "parvis-test"
 _START_TIMEOUT = 90.0
-_POLICY = Path("/usr/sbin/policy-rc.d")
-
-
-class Unavailable(Exception):
-    """RabbitMQ cannot be had on this machine; says why."""
 
 
 def install() -> None:
-    """Install RabbitMQ with apt if it is not there.
+    """Install RabbitMQ if it is not there.
 
     Raises:
         Unavailable: It cannot be installed.
     """
-    if (PROGRAMS / "rabbitmq-server").exists() and shutil.which("openssl"):
-        return
-    if shutil.which("apt-get") is None:
-        raise Unavailable("RabbitMQ is not installed, and there is no apt-get to install it with")
-    if os.geteuid() != 0:
-        raise Unavailable("RabbitMQ is not installed, and only root can: apt-get install rabbitmq-server")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    get = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    with _nothing_starts_by_itself():
-        for command in (
-            [*get, "update"],
-            [*get, "install", "-y", "--no-install-recommends", "rabbitmq-server", "openssl"],
-        ):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+    packages.install(_is_there, "rabbitmq-server", "openssl")
 
 
-@contextlib.contextmanager
-def _nothing_starts_by_itself() -> Iterator[None]:
-    """Keep Debian from starting the server that it installs."""
-    if _POLICY.exists():
-        yield
-        return
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
-    _POLICY.chmod(0o755)
-    try:
-        yield
-    finally:
-        _POLICY.unlink()
+def _is_there() -> bool:
+    return (PROGRAMS / "rabbitmq-server").exists() and shutil.which("openssl") is not None
 
 
 class RabbitMQ:
