@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 STAMP = ENVIRONMENT / "installed-for"
 LEAST = (3, 11)
+PROCESSES = "4"  # for tests, which wait more than they compute
 
 # Before anything that an older Python, down to 3.6, would stumble over.
 if sys.version_info < LEAST:
@@ -67,7 +68,8 @@ def test(arguments: list[str]) -> int:
         run(program("ruff"), "format", "--check", ".")
         run(program("ruff"), "check", ".")
         run(program("pyright"))
-    return subprocess.run([program("pytest"), *arguments], cwd=ROOT, check=False).returncode
+    chosen = arguments or ["-n", PROCESSES, "--dist", "loadgroup"]
+    return subprocess.run([program("pytest"), *chosen], cwd=ROOT, check=False).returncode
 
 
 def program(name: str) -> Path:

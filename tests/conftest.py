@@ -4,6 +4,8 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from real.activemq.fixture import activemq
 from real.mariadb import mariadb, mariadb_url
 from real.rabbitmq.fixture import rabbitmq, vhost
@@ -15,3 +17,11 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
 # Whoever starts the tests in the background may have SIGINT ignored, and all that the tests start with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, where there are several; begin with what takes longest."""
+    items.sort(key=lambda item: "campaign" not in item.path.parts)
+    for item in items:
+        alone = "campaign" in item.path.parts
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))

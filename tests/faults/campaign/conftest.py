@@ -18,7 +18,7 @@ from real.rabbitmq import server as rabbitmq
 from stepped_clock import SteppedClock
 
 Brokers = Callable[[Path, SteppedClock], contextlib.AbstractContextManager[FaultyBroker]]
-_REPORT = pytest.StashKey[list[str]]()
+_REPORT = "fault report"
 
 
 @contextlib.contextmanager
@@ -100,14 +100,20 @@ def scale() -> Scale:
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> list[str]:
-    """Lines that are printed when all tests are over."""
-    return request.config.stash.setdefault(_REPORT, [])
+def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Takes lines that are printed when all tests are over."""
+    return lambda line: record_property(_REPORT, line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the report."""
-    lines = terminalreporter.config.stash.get(_REPORT, [])
+    """Print the report, whichever process the tests ran in."""
+    ended = [
+        one
+        for outcome in ("passed", "failed")
+        for one in terminalreporter.stats.get(outcome, [])
+        if one.when == "call"
+    ]
+    lines = [line for one in ended for name, line in one.user_properties if name == _REPORT]
     if lines:
         terminalreporter.section("faults, and how they were recovered from")
         for line in lines:

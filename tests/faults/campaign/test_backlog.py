@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_a_backlog_is_worked_off(
     broker: FaultyBroker,
     mariadb: MariaDb,
     clock: SteppedClock,
-    report: list[str],
+    report: Callable[[str], None],
 ) -> None:
     with faulty_place(
         tmp_path, broker, mariadb, clock, services=SERVICES, skips_worker=not IS_LONG, burst=500
@@ -64,8 +65,8 @@ def test_a_backlog_is_worked_off(
         found = account(place, feeder)
     assert before == 0, "it was no backlog"
     assert found.rows == BACKLOG
-    report.append(f"{broker_name:9} backlog: {BACKLOG} sent in {sent:.0f} s, worked off in {worked:.0f} s")
-    report.append(f"{broker_name:9} {grown}")
+    report(f"{broker_name:9} backlog: {BACKLOG} sent in {sent:.0f} s, worked off in {worked:.0f} s")
+    report(f"{broker_name:9} {grown}")
     assert grown.most <= MOST_GROWTH, str(grown)
     assert grown.largest <= LARGEST, str(grown)
 

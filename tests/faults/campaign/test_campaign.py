@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,7 @@ def test_every_item_is_accounted_for(
     logbook: Path,
     scale: Scale,
     faults: Sequence[Fault],
-    report: list[str],
+    report: Callable[[str], None],
 ) -> None:
     begun = time.monotonic()
     with faulty_place(tmp_path, broker, mariadb, clock) as place:
@@ -58,9 +58,10 @@ def test_every_item_is_accounted_for(
         place.stop_services()
         found = account(place, feeder)
     assert found.items >= ITEMS
-    report += [f"{broker_name:9} {line}" for line in lines]
-    report.append(f"{broker_name:9} {found} in {time.monotonic() - begun:.0f} s")
-    report.append(f"{broker_name:9} {grown}")
+    for line in lines:
+        report(f"{broker_name:9} {line}")
+    report(f"{broker_name:9} {found} in {time.monotonic() - begun:.0f} s")
+    report(f"{broker_name:9} {grown}")
     assert grown.most <= MOST_GROWTH, str(grown)
 
 
