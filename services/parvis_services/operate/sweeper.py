@@ -6,6 +6,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
@@ -17,7 +18,14 @@ from parvis.service.contract import Anything
 from parvis.service.handling import Outcome
 from parvis.service.registry import contracts
 from parvis.service.settling import CRASHES, once_more, settle
-from parvis.transport.base import Disconnected, Message, Send, TransportError, check_destination
+from parvis.transport.base import (
+    BrokerRefused,
+    Disconnected,
+    Message,
+    Send,
+    TransportError,
+    check_destination,
+)
 from parvis.transport.stomp import StompTransport
 
 QUEUES: Final = "parvis.sweeper.queues"
@@ -30,6 +38,7 @@ _WINDOW: Final = 1000
 _SILENCE: Final = 1.0  # seconds without a message after which those that come were not lost together
 _AFTERMATH: Final = 600.0  # seconds in which others that were lost with a poisonous message may turn up
 _PAUSE: Final = 5.0
+_REFUSALS: Final = 5  # after which it is at fault, and not the broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +142,7 @@ class Sweeper(Service[Anything, Anything]):
         self._settings = SweeperSettings.of(config)
         self._inbox: SimpleQueue[Message | None] = SimpleQueue()
         self._judge = Judge()
+        self._refused: Counter[str] = Counter()  # of what could not be settled, how often
         self._transport: StompTransport | None = None
         self._thread: threading.Thread | None = None
 
@@ -207,8 +217,11 @@ class Sweeper(Service[Anything, Anything]):
             transport.disconnect()
             return
         try:
-            if all(_can_be_named(message.destination) for message in messages):
-                transport.commit(messages, self._all_settled(messages))
+            if all(
+                _can_be_named(message.destination) and not self._refused[message.message_id]
+                for message in messages
+            ):
+                self._commit(transport, messages, self._all_settled(messages))
             else:
                 self._sweep_strange(transport, messages)
         except TransportError as error:
@@ -217,13 +230,23 @@ class Sweeper(Service[Anything, Anything]):
                 time.sleep(_PAUSE)
 
     def _sweep_strange(self, transport: StompTransport, messages: Sequence[Message]) -> None:
-        """Settle messages of which some are from queues that we cannot send to: in order, one by one."""
+        """Settle messages of which some cannot be sent once more: in order, one by one."""
         for message in messages:
-            if _can_be_named(message.destination):
-                transport.commit([message], [self._renewed(message)])
+            if _can_be_named(message.destination) and self._refused[message.message_id] < _REFUSALS:
+                self._commit(transport, [message], [self._renewed(message)])
             else:
                 self.log.error("left to the broker's own dead letters: a message in %r", message.destination)
                 transport.refuse(message)
+                del self._refused[message.message_id]
+
+    def _commit(self, transport: StompTransport, messages: Sequence[Message], sends: Sequence[Send]) -> None:
+        try:
+            transport.commit(messages, sends)
+        except BrokerRefused:
+            self._refused.update(message.message_id for message in messages)
+            raise
+        for message in messages:
+            del self._refused[message.message_id]
 
     def _all_settled(self, messages: Sequence[Message]) -> list[Send]:
         queues: dict[str, list[Message]] = {}

@@ -202,6 +202,20 @@ def test_queue_with_a_strange_name_does_not_stop_it(stomp: StompSettings, transp
     assert "parvis_renewed" in message.headers
 
 
+def test_message_that_the_broker_takes_from_nobody_does_not_stop_it(
+    stomp: StompSettings, transport: StompTransport, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("parvis_services.operate.sweeper._PAUSE", 0.1)
+    crowded = {f"header-{number}": "" for number in range(396)}  # four more, and embedded takes it no longer
+    with raw(stomp) as client:
+        client.send(f"/queue/{stomp.prefix}.crowded", b"poison", **crowded)
+    for _ in range(LIMIT):
+        die_of(stomp, "crowded", 1)
+    letters = Listener(transport, f"DLQ.{stomp.prefix}.crowded")
+    with sweeping(stomp):
+        letters.wait_for(1)
+
+
 def test_only_the_queues_that_are_named_are_swept(stomp: StompSettings, transport: StompTransport):
     for queue in ("ours.work", "theirs.work"):
         transport.send(Send(queue, b"poison"))
