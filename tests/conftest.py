@@ -20,8 +20,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, where there are several; begin with what takes longest."""
+    """Keep the tests of a file in one of several processes, and in one, begun first, the campaigns."""
     items.sort(key=lambda item: "campaign" not in item.path.parts)
     for item in items:
-        alone = "campaign" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
+        group = item.path.parent if "campaign" in item.path.parts else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group)))
