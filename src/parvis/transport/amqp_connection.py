@@ -244,7 +244,6 @@ class Connection(Wire):
         )
 
     def leave(self, timeout: float) -> None:
-        """Say goodbye to the broker and wait for its answer."""
         try:
             self.write(method(0, spec.Connection.Close(200, "bye", 0, 0)))
             self.wait_for(self._left, timeout)

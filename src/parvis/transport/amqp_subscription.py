@@ -103,20 +103,13 @@ class Subscription:
         except Disconnected:  # and with the connection, the subscription
             then()
 
-    def claim(self, messages: Sequence[Message]) -> list[int]:
-        """Take messages off those outstanding; return what to settle them by.
+    def check(self, messages: Sequence[Message]) -> None:
+        """Raise unless messages can be claimed.
 
         Raises:
             Disconnected: They were delivered on a channel that is gone.
             ValueError: They are not the oldest, or were claimed before.
         """
-        self.check(messages)
-        for message in messages:
-            self.outstanding.pop(message.token)
-        return [int(message.token.partition(".")[2]) for message in messages]
-
-    def check(self, messages: Sequence[Message]) -> None:
-        """Raise as `claim` would."""
         if any(message.token.partition(".")[0] != str(self._generation) for message in messages):
             raise Disconnected("a message of a channel that is gone: it comes again")
         where = messages[0].destination
@@ -127,6 +120,12 @@ class Subscription:
         oldest = itertools.islice(self.outstanding, len(messages))
         if [message.token for message in messages] != list(oldest):
             raise ValueError(f"messages from {where} can be acknowledged only once, in the order of delivery")
+
+    def claim(self, messages: Sequence[Message]) -> list[int]:
+        """Take messages that were checked off those outstanding; return what to settle them by."""
+        for message in messages:
+            self.outstanding.pop(message.token)
+        return [int(message.token.partition(".")[2]) for message in messages]
 
     def settle(self, tags: Sequence[int], how: type[Any], generation: int, **options: Any) -> None:
         """Acknowledge (`spec.Basic.Ack`) or give back (`spec.Basic.Nack`, `requeue=True`) what was claimed.

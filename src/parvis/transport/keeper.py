@@ -7,45 +7,21 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 from parvis.transport.base import BrokerRefused, Disconnected, NoConnection, NotAdmitted, TransportError
+from parvis.transport.wire import Wire
 
 logger = logging.getLogger(__name__)
 
 _LEAVE_TIMEOUT: Final = 5.0
 _FIRST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 10.0
+_LONGEST_DELAY: Final = 30.0
 _WORTH_SAYING: Final = 10.0  # from this delay on, each failure is a warning
 _STABLE_AFTER: Final = 10.0  # seconds after which a connection counts as good, as one that was of use does
 
 
-class Keepable(Protocol):
-    """A connection that is to be kept."""
-
-    broker: str
-    reason: str
-    useful: bool
-
-    @property
-    def is_driven_here(self) -> bool:
-        """Whether the calling thread reads from it now, in place of the one that runs it."""
-        ...
-
-    def run(self) -> None:
-        """Read from it until it ends."""
-        ...
-
-    def leave(self, timeout: float) -> None:
-        """Say goodbye to the broker and wait for its answer, at most `timeout` seconds."""
-        ...
-
-    def close(self, reason: str) -> None:
-        """End it."""
-        ...
-
-
-C = TypeVar("C", bound=Keepable)
+C = TypeVar("C", bound=Wire)
 
 
 class Keeper(Generic[C]):

@@ -8,21 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from parvis.transport.base import BrokerRefused, Disconnected, Message, Transport, check_destination
-from parvis.transport.keeper import Keepable, Keeper
+from parvis.transport.keeper import Keeper
+from parvis.transport.wire import Wire
 
 _SUBSCRIBE_TIMEOUT: Final = 30.0
-
-
-class Drivable(Keepable, Protocol):
-    """A connection that is to be kept, and on which others may read."""
-
-    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
-        """As `Wire.drive`."""
-        ...
-
-    def wake(self) -> None:
-        """As `Wire.wake`."""
-        ...
 
 
 class Subscribed(Protocol):
@@ -55,7 +44,7 @@ class Subscribed(Protocol):
         ...
 
 
-C = TypeVar("C", bound=Drivable)
+C = TypeVar("C", bound=Wire)
 S = TypeVar("S", bound=Subscribed)
 
 

@@ -64,7 +64,6 @@ class Connection(Wire):
         self.write(data, partial(self._receipts.expect, receipt))
 
     def leave(self, timeout: float) -> None:
-        """Say goodbye to the broker and wait for its answer."""
         receipt = Receipt(self.next_number())
         try:
             self.ask(encode(Frame("DISCONNECT", {"receipt": receipt.number})), receipt)

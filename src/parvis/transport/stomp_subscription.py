@@ -46,11 +46,6 @@ class Subscription:
         """The connection is lost, and with it what was delivered."""
         self.outstanding.clear()
 
-    def claim(self, messages: Sequence[Message]) -> None:
-        """Take messages off those outstanding, which they were found to be."""
-        for message in messages:
-            self.outstanding.remove(message.token)
-
     def check(self, messages: Sequence[Message]) -> None:
         """Raise ValueError if messages are not the oldest, or were claimed before."""
         outstanding, where = self.outstanding, messages[0].destination
@@ -61,3 +56,8 @@ class Subscription:
             message.token != outstanding[index] for index, message in enumerate(messages)
         ):
             raise ValueError(f"messages from {where} can be acknowledged only once, in the order of delivery")
+
+    def claim(self, messages: Sequence[Message]) -> None:
+        """Take messages that were checked off those outstanding."""
+        for message in messages:
+            self.outstanding.remove(message.token)

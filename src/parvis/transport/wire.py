@@ -207,6 +207,10 @@ class Wire(ABC):
             self._wake_sender.send(b"\0")
 
     @abstractmethod
+    def leave(self, timeout: float) -> None:
+        """Say goodbye to the broker and wait for its answer, at most `timeout` seconds."""
+
+    @abstractmethod
     def _received(self, data: bytes) -> None:
         """Take what was read. May raise `ProtocolError` or `Disconnected` to end the connection."""
 
