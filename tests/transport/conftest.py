@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from connecting import connecting
 from parvis.transport.embedded import BrokerThread, Settings
 from parvis.transport.stomp import StompTransport
 from tcp_proxy import TcpProxy
@@ -55,26 +56,22 @@ def namespace() -> str:
 @pytest.fixture
 def connect(broker: Broker, namespace: str) -> Iterator[Connect]:
     """Makes transports that are connected, until the end of the test."""
-    with ExitStack() as stack:
 
-        def make(port: int | None = None, **options: Any) -> StompTransport:
-            transport = StompTransport(
-                options.pop("hosts", [(broker.host, port or broker.port)]),
-                options.pop("username", broker.username),
-                options.pop("password", broker.password),
-                options.pop("namespace", namespace),
-                **options,
-            )
-            transport.connect(10)
-            stack.callback(transport.disconnect)
-            return transport
+    def make(port: int | None = None, **options: Any) -> StompTransport:
+        return StompTransport(
+            options.pop("hosts", [(broker.host, port or broker.port)]),
+            options.pop("username", broker.username),
+            options.pop("password", broker.password),
+            options.pop("namespace", namespace),
+            **options,
+        )
 
-        yield make
+    with connecting(make) as connect:
+        yield connect
 
 
 @pytest.fixture
 def proxy(broker: Broker) -> Iterator[TcpProxy]:
     """A way to the broker that can be cut."""
-    proxy = TcpProxy(broker.port)
-    yield proxy
-    proxy.close()
+    with closing(TcpProxy(broker.port)) as proxy:
+        yield proxy

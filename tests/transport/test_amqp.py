@@ -8,13 +8,12 @@ import ssl
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
+from contextlib import closing
 
 import pytest
 
+from connecting import connecting
 from inbox import Inbox
-from parvis.transport.amqp import AmqpTransport
 from parvis.transport.amqp_messages import delay_arguments, delay_milliseconds
 from parvis.transport.base import BrokerRefused, Message, NoConnection, NotAdmitted, Send, Transport
 from real.daemon import free_ports
@@ -46,9 +45,8 @@ def broker(vhost: VirtualHost) -> VirtualHost:
 @pytest.fixture
 def proxy(vhost: VirtualHost) -> Iterator[TcpProxy]:
     """A way to the broker that can be cut."""
-    proxy = TcpProxy(vhost.server.port)
-    yield proxy
-    proxy.close()
+    with closing(TcpProxy(vhost.server.port)) as proxy:
+        yield proxy
 
 
 @pytest.fixture
@@ -60,15 +58,8 @@ def namespace() -> str:
 @pytest.fixture
 def connect(vhost: VirtualHost) -> Iterator[Connect]:
     """Makes transports that are connected, until the end of the test."""
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> AmqpTransport:
-            transport = vhost.transport(**options)
-            transport.connect(10)
-            stack.callback(transport.disconnect)
-            return transport
-
-        yield make
+    with connecting(vhost.transport) as connect:
+        yield connect
 
 
 class TestAmqpTransport(TransportContract):

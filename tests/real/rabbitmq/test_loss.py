@@ -10,11 +10,11 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import Any
+from contextlib import closing
 
 import pytest
 
+from connecting import connecting
 from inbox import Inbox
 from parvis.transport.amqp import AmqpTransport
 from parvis.transport.base import BrokerRefused, Disconnected, Message, Send
@@ -31,23 +31,15 @@ Connect = Callable[..., AmqpTransport]
 @pytest.fixture
 def connect(vhost: VirtualHost) -> Iterator[Connect]:
     """Makes transports that are connected, until the end of the test."""
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> AmqpTransport:
-            transport = vhost.transport(**options)
-            transport.connect(10)
-            stack.callback(transport.disconnect)
-            return transport
-
-        yield make
+    with connecting(vhost.transport) as connect:
+        yield connect
 
 
 @pytest.fixture
 def proxy(vhost: VirtualHost) -> Iterator[TcpProxy]:
     """A way to the broker that can be cut."""
-    proxy = TcpProxy(vhost.server.port)
-    yield proxy
-    proxy.close()
+    with closing(TcpProxy(vhost.server.port)) as proxy:
+        yield proxy
 
 
 def test_unacknowledged_message_comes_again(vhost: VirtualHost, connect: Connect, proxy: TcpProxy) -> None:
@@ -231,6 +223,24 @@ def test_consumer_that_takes_too_long_is_told_and_goes_on(
     transport.commit([again], [])
 
 
+def test_what_cannot_be_acknowledged_together_comes_again_together(
+    vhost: VirtualHost, connect: Connect
+) -> None:
+    """A group of which one message is of a channel that is gone, and the other is not."""
+    transport, inbox, other = connect(), Inbox(), Inbox()
+    transport.subscribe("work", inbox, prefetch=5)
+    transport.subscribe("other", other, prefetch=5)
+    transport.send(Send("work", b"gone"), Send("other", b"there"))
+    gone, there = inbox.get(), other.get()
+    vhost.api("DELETE", "queues", "work")
+    wait_until(lambda: _is_sent(transport, Send("work", b"new")), 10, "the queue to be made again")
+    with pytest.raises(Disconnected, match="channel that is gone"):
+        transport.commit([there, gone], [])
+    again = other.get(30)
+    assert again.body == b"there"
+    transport.commit([again], [])
+
+
 def test_full_queue_refuses(vhost: VirtualHost, connect: Connect) -> None:
     arguments = {"x-max-length": 1, "x-overflow": "reject-publish"}
     vhost.api("PUT", "queues", "small", {"durable": True, "arguments": arguments})
@@ -238,3 +248,11 @@ def test_full_queue_refuses(vhost: VirtualHost, connect: Connect) -> None:
     with pytest.raises(BrokerRefused, match="a message to small was refused: the broker could not take it"):
         transport.send(*(Send("small", b"") for _ in range(20)))
     assert transport.is_connected
+
+
+def _is_sent(transport: AmqpTransport, send: Send) -> bool:
+    try:
+        transport.send(send)
+    except BrokerRefused:
+        return False
+    return True
