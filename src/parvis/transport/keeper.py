@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 _LEAVE_TIMEOUT: Final = 5.0
 _FIRST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 30.0
+_LONGEST_DELAY: Final = 10.0
 _WORTH_SAYING: Final = 10.0  # from this delay on, each failure is a warning
 _STABLE_AFTER: Final = 10.0  # seconds after which a connection counts as good, as one that was of use does
 
