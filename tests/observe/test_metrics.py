@@ -251,6 +251,14 @@ def test_next_free_port_is_taken():
     second.stopped()
 
 
+def test_address_of_ip_version_6_is_told_as_in_a_browser(caplog: pytest.LogCaptureFixture):
+    metrics = Metrics()
+    with caplog.at_level("INFO", "parvis.metrics"):
+        metrics.serve(0, "::1")
+    metrics.stopped()
+    assert caplog.messages == [f"metrics at http://[::1]:{metrics.port}/metrics"]
+
+
 def test_port_and_address_are_configured():
     metrics = start_metrics(
         Config.load(overrides={"PARVIS_METRICS_PORT": "0", "PARVIS_METRICS_ADDRESS": "127.0.0.2"})

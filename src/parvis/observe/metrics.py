@@ -156,7 +156,8 @@ class Metrics(Observer):
                 if error.errno == errno.EADDRINUSE:
                     continue  # another instance on this machine has it
                 raise ConfigError(f"metrics cannot be served at {address}:{candidate}: {error}") from None
-            _log.info("metrics at http://%s:%d/metrics", address, self.port)
+            host = f"[{address}]" if ":" in address else address
+            _log.info("metrics at http://%s:%d/metrics", host, self.port)
             return
         raise ConfigError(f"metrics cannot be served: no port from {ports[0]} to {ports[-1]} is free")
 
