@@ -154,6 +154,15 @@ class KeptTransport(Transport, Generic[C, S]):
         self, acknowledge: Sequence[Message], *, with_sends: bool = False
     ) -> list[tuple[S, list[Message]]]:
         """Sort messages by their subscriptions, or raise because they cannot be acknowledged now."""
+        try:
+            return self._sorted(acknowledge, with_sends=with_sends)
+        except Disconnected as error:
+            number, connection = self._keeper.number, self._keeper.connection
+            if len(acknowledge) > 1 and connection and any(one.connection == number for one in acknowledge):
+                connection.close(str(error))  # those that are not gone are to come again as well
+            raise
+
+    def _sorted(self, acknowledge: Sequence[Message], *, with_sends: bool) -> list[tuple[S, list[Message]]]:
         by_number: dict[int, list[Message]] = {}
         for message in acknowledge:
             by_number.setdefault(message.subscription, []).append(message)
