@@ -39,6 +39,21 @@ def test_unacknowledged_message_comes_again(connect: Connect, proxy: TcpProxy) -
     assert [message.body for message in results.take(2)] == [b"once", b"end"]
 
 
+def test_what_cannot_be_acknowledged_together_comes_again_together(connect: Connect, proxy: TcpProxy) -> None:
+    """A group of which one message is of a connection that is gone, and the other is not."""
+    transport, inbox = connect(proxy.port), Inbox()
+    transport.subscribe("work", inbox)
+    transport.send(Send("work", b"job"))
+    gone = inbox.get()
+    proxy.cut()
+    there = inbox.get()
+    with pytest.raises(Disconnected, match="comes again"):
+        transport.commit([gone, there], [])
+    again = inbox.get()
+    assert again.message_id == there.message_id
+    transport.commit([again], [])
+
+
 def test_everything_subscribed_goes_on(connect: Connect, proxy: TcpProxy) -> None:
     transport, other = connect(proxy.port), connect()
     work, news, answers = Inbox(), Inbox(), Inbox()
