@@ -27,7 +27,8 @@ class Receipt(Latch):
         number: Its name on the wire.
         covers: A `frame`: the broker's error names it. A `transaction`, by its COMMIT: an error that names
             nothing may come before the answer or after it, and says why it failed. A `sequence` of frames, by
-            the last: an error that names nothing and comes before the answer is about one of the others.
+            the last: an error that names nothing and comes before the answer, or a moment after it, is about
+            one of the others.
         then: Called with the outcome, an error or None, on whatever thread learns it.
     """
 
@@ -72,6 +73,7 @@ class Receipts:
         self._lock = threading.Lock()
         self._pending: dict[str, Receipt] = {}  # in the order in which the broker will answer
         self._unexplained: tuple[Receipt, str] | None = None
+        self._unopposed: list[Receipt] = []  # sequences that were confirmed just now
         self._closing = False
 
     def expect(self, receipt: Receipt) -> None:
@@ -84,6 +86,12 @@ class Receipts:
         with self._lock:
             receipt = self._pending.pop(number, None)
         if receipt is None:
+            return
+        if receipt.covers == "sequence":
+            # ActiveMQ sends the error from another thread than the answer, and so behind it at times.
+            with self._lock:
+                self._unopposed.append(receipt)
+            self.due = min(self.due, time.monotonic() + _EXPLANATION_TIMEOUT)
             return
         if receipt.objection:
             # An acknowledgement that it did not accept: the message comes again on another connection.
@@ -112,6 +120,11 @@ class Receipts:
             self._explain(text)
             return
         with self._lock:
+            opposed = self._unopposed.pop(0) if self._unopposed else None
+        if opposed is not None:
+            opposed.resolve(BrokerRefused(text))
+            return
+        with self._lock:
             oldest = next((receipt for receipt in self._pending.values() if receipt.covers != "frame"), None)
             if oldest is not None and oldest.covers == "sequence":
                 del self._pending[oldest.number]
@@ -129,6 +142,10 @@ class Receipts:
             Disconnected: The broker reported an error about nothing of ours, and did not hang up.
         """
         self._explain()
+        with self._lock:
+            accepted, self._unopposed = self._unopposed, []
+        for receipt in accepted:
+            receipt.resolve(None)
         self.due = math.inf
         if self._closing:
             raise Disconnected(f"{self.broker} reported an error")
@@ -145,8 +162,9 @@ class Receipts:
         """The connection ended: nothing more will be answered."""
         self._explain()
         with self._lock:
-            receipts = list(self._pending.values())
+            receipts = [*self._unopposed, *self._pending.values()]
             self._pending.clear()
+            self._unopposed = []
         for receipt in receipts:
             receipt.resolve(BrokerRefused(receipt.objection) if receipt.objection else Disconnected(reason))
 
