@@ -187,6 +187,24 @@ def test_refusal_without_a_reason(script: Script) -> None:
     transport.disconnect()
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_error_about_a_wildcard_on_either_side_of_the_answer(script: Script, late: bool) -> None:
+    def answer(frame: Frame) -> bytes:
+        if frame.command == "ABORT":
+            problem = error("no such selector")
+            return receipt(frame) + problem if late else problem + receipt(frame)
+        return receipt(frame)
+
+    broker = script(answer)
+    transport = broker.transport()
+    transport.connect(5)
+    with pytest.raises(BrokerRefused, match="no such selector"):
+        transport.subscribe("work.>", Inbox(), selector="a = = 1")
+    transport.send(Send("work", b"1"))
+    assert broker.connections == 1
+    transport.disconnect()
+
+
 def test_error_about_nothing_makes_a_new_connection(script: Script, caplog: pytest.LogCaptureFixture) -> None:
     def answer(frame: Frame) -> bytes:
         if frame.command == "SUBSCRIBE" and broker.connections == 1:
