@@ -27,11 +27,11 @@ from parvis.service.remembered import Remembered
 from parvis.service.status import Status, StatusBroadcast, host_id
 from parvis.service.supervisor import end_by_signal, is_orphan
 from parvis.service.worker import Worker
-from parvis.transport.base import BrokerRefused, Disconnected, Message, Transport
+from parvis.transport.base import BrokerRefused, Disconnected, Message, NoConnection, Transport
 
 COMMAND_TOPIC = "command"
 _log = logging.getLogger("parvis.host")
-_CONNECT_LIMIT = 30.0
+_CONNECT_LIMIT = 10.0
 _CONNECT_ATTEMPT = 3.0
 _TICK = 1.0  # seconds between looks at the clock when nothing arrives
 _CONFIRM_AFTER = 0.01  # seconds without messages after which we look whether the broker has confirmed
@@ -150,7 +150,7 @@ class Host:
                 self._transport.connect(timeout=_CONNECT_ATTEMPT)
             except Disconnected as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise NoConnection(f"gave up after {_CONNECT_LIMIT:g} s: {error}") from None
                 _log.info("no broker yet, trying again: %s", error)
             else:
                 return True
