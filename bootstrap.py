@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent
 ENVIRONMENT = ROOT / ".venv"
 STAMP = ENVIRONMENT / "installed-for"
 LEAST = (3, 11)
-PROCESSES = "4"  # for tests, which wait more than they compute
+PROCESSES = "3"  # for tests, which wait more than they compute
 
 # Before anything that an older Python, down to 3.6, would stumble over.
 if sys.version_info < LEAST:

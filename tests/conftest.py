@@ -15,8 +15,9 @@ __all__ = ["activemq", "mariadb", "mariadb_url", "rabbitmq", "vhost"]
 # Processes that tests start find the services of tests there.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
-# Whoever starts the tests in the background may have SIGINT ignored, and all that the tests start with it.
+# Whoever starts the tests in the background may have these ignored, and all that the tests start with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

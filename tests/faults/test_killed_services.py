@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from facility import Facility, facility, sqlite_database
 from grid_scan import FRAMES, PLAIN, check_results, collect, plain_frames
 from parvis.transport.embedded.thread import BrokerThread
@@ -27,6 +29,7 @@ def kill_one(place: Facility, chance: random.Random, moment: float) -> str:
     return name
 
 
+@pytest.mark.timeout(300)
 def test_twenty_scans_with_a_service_killed_in_each(tmp_path: Path) -> None:
     chance = random.Random(20)
     with (
