@@ -78,9 +78,11 @@ def test_json(environment: dict[str, str]) -> None:
 def test_live_until_ctrl_c(environment: dict[str, str], height: int, expected: bytes) -> None:
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, 80, 0, 0))
+    # Those would count more than the size of the terminal.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, "-m", "parvis", "monitor"],
-        env=os.environ | environment | {"TERM": "xterm"},
+        env=inherited | environment | {"TERM": "xterm"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
