@@ -27,7 +27,7 @@ def ours(queue: str) -> None:
         queue: ClassVar[str] = "forward"
         outputs: ClassVar[Outputs] = {"result": None}
         default_output: ClassVar[str | None] = "result"
-        prefetch: ClassVar[int] = 10
+        prefetch: ClassVar[int] = 20
 
         def process(self, payload: Anything, step: Step[Anything]) -> None:
             step.send("result", payload)
