@@ -97,6 +97,7 @@ class Wire(ABC):
         self._lock = threading.Lock()  # the sending half of the socket and all below
         self._reading = self._lock if isinstance(sock, ssl.SSLSocket) else contextlib.nullcontext()
         self._out = bytearray()
+        self._read_into = memoryview(bytearray(_CHUNK))
         self._closed = False
         self._sent_at = self._received_at = time.monotonic()
         self._turn = threading.Lock()  # held by whoever reads
@@ -256,10 +257,10 @@ class Wire(ABC):
     def _read(self) -> None:
         try:
             with self._reading:
-                data = self._sock.recv(_CHUNK)
+                data = self._taken()
                 # What TLS has decrypted already, no selector announces.
                 while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-                    data += self._sock.recv(_CHUNK)
+                    data += self._taken()
             if _QUICK_ACK is not None:
                 # A broker that leaves Nagle's algorithm on holds the rest of a message back until we
                 # acknowledge its beginning, which the kernel would put off for 40 ms.
@@ -270,6 +271,10 @@ class Wire(ABC):
             raise Disconnected(f"{self.broker} closed the connection")
         self._received_at = time.monotonic()
         self._received(data)
+
+    def _taken(self) -> bytes:
+        """Read into memory that we keep: new memory of this size costs more than what is read into it."""
+        return bytes(self._read_into[: self._sock.recv_into(self._read_into)])
 
     def _send(self, data: bytes) -> int:
         """Send what the socket takes. TLS wants no less the next time: so always the first `_CHUNK` bytes."""
