@@ -153,7 +153,7 @@ def check_time_in_queue(make: Callable[[], Transport], metrics: Metrics) -> None
         now = scrape(metrics)
     # The delay was asked for: it is no time in the queue.
     assert now.value("parvis_queue_seconds_count", queue="multiply") == 1
-    assert 0.3 <= now.value("parvis_queue_seconds_sum") < 1.8
+    assert 0.3 <= now.value("parvis_queue_seconds_sum") < 10
 
 
 def test_lost_connection_is_counted(metrics: Metrics):
