@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from real.activemq.server import ActiveMQ
+from real.daemon import free_ports
 
 CONFIGURATION = """
 version: 1
@@ -36,19 +37,13 @@ def start(**variables: str) -> str:
     return lines[0]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_a_wrong_host_is_said_at_once():
     line = start(PARVIS_STOMP_HOST="nowhere.invalid")
     assert line == "Error: there is no host nowhere.invalid"
 
 
 def test_a_wrong_port():
-    port = free_port()
+    (port,) = free_ports(1)
     line = start(PARVIS_STOMP_HOST="127.0.0.1", PARVIS_STOMP_PORT=str(port))
     assert f"127.0.0.1:{port} cannot be reached" in line
     assert "refused" in line

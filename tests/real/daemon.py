@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import random
 import signal
 import socket
 import subprocess
@@ -12,15 +12,38 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 _LIBC = ctypes.CDLL(None)
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST_PORT = 10_000
+_FEWEST_PORTS = 2_000
+_kept: list[socket.socket] = []
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now on loopback."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+    """Ports of loopback that are free, and that stay so until somebody who is told of them listens there.
+
+    They are none that the system gives to connections, or to who asks it for any: else a server that is away
+    for a moment may find its port taken. And nobody else who asks here gets them while this process lives.
+    """
+    return [_free_port() for _ in range(count)]
+
+
+def _free_port() -> int:
+    first_ephemeral = int(_EPHEMERAL.read_text().split()[0])
+    chance = random.SystemRandom()
+    for _ in range(1000):
+        port = chance.randrange(_LOWEST_PORT, max(first_ephemeral, _LOWEST_PORT + _FEWEST_PORTS))
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            # A name without a file: it goes with this process, however that ends.
+            mark.bind(f"\0parvis-tests-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+        else:
+            _kept.append(mark)
+            return port
+    raise RuntimeError("no port is free")
 
 
 class Starter:

@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from real.daemon import free_ports
 from real.packages import Unavailable, install, unavailable
 from waiting import wait_until
 
@@ -52,6 +52,7 @@ class MariaDb:
 
     def prepare(self) -> None:
         """Write the system tables and the statements that make the user."""
+        self._temporary.mkdir()
         account = f"'{self.user}'@'127.0.0.1'"
         (self.directory / "user.sql").write_text(
             f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{self.password}';\n"
@@ -62,6 +63,7 @@ class MariaDb:
                 "mariadb-install-db",
                 "--no-defaults",
                 f"--datadir={self.directory / 'data'}",
+                f"--tmpdir={self._temporary}",
                 "--skip-test-db",
             ),
             *(f"--user={getpass.getuser()}", "--auth-root-authentication-method=normal"),
@@ -75,6 +77,7 @@ class MariaDb:
         options = [
             *("--no-defaults", f"--user={getpass.getuser()}", f"--datadir={self.directory / 'data'}"),
             *(f"--socket={self.directory / 's.sock'}", f"--pid-file={self.directory / 'pid'}"),
+            f"--tmpdir={self._temporary}",
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve", "--skip-log-bin"),
             *(f"--init-file={self.directory / 'user.sql'}", f"--log-error={self.directory / 'log'}"),
             # A test needs no data after a power cut, but it does need the time.
@@ -103,6 +106,11 @@ class MariaDb:
             process.kill()
             process.wait()
 
+    @property
+    def _temporary(self) -> Path:
+        # Whoever starts a server removes the temporary tables that lie there, also those of others.
+        return self.directory / "tmp"
+
     def _answers(self) -> bool:
         import pymysql
 
@@ -123,7 +131,8 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
         install(lambda: all(map(_program, PROGRAMS)), *PACKAGES)
     except Unavailable as error:
         unavailable(f"MariaDB: {error}")
-    server = MariaDb(tmp_path_factory.mktemp("mariadb"), _free_port())
+    (port,) = free_ports(1)
+    server = MariaDb(tmp_path_factory.mktemp("mariadb"), port)
     try:
         server.prepare()
         server.start()
@@ -140,12 +149,6 @@ def mariadb_url(mariadb: MariaDb) -> str:
 
 def _program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _die_with_parent() -> None:

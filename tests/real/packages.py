@@ -8,13 +8,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 _POLICY = Path("/usr/sbin/policy-rc.d")
+_PATIENCE = 300.0  # seconds for others who use apt: a machine that has just started looks for updates
 
 
 class Unavailable(Exception):
@@ -27,9 +29,7 @@ def install(is_there: Callable[[], bool], *packages: str) -> None:
     Raises:
         Unavailable: They cannot be installed.
     """
-    if is_there():
-        return
-    with _alone():
+    with _alone():  # what somebody is just installing is there before it is whole
         if not is_there():
             _install(packages)
 
@@ -56,12 +56,22 @@ def _install(packages: tuple[str, ...]) -> None:
     if os.geteuid() != 0:
         raise Unavailable(f"not installed, and only root can: apt-get install {names}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    get = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    get = ["apt-get", "-qq", "-o", "Acquire::Retries=3", "-o", f"DPkg::Lock::Timeout={_PATIENCE:.0f}"]
     with _nothing_starts_by_itself():
         for command in ([*get, "update"], [*get, "install", "-y", "--no-install-recommends", *packages]):
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+            _run(command, environment)
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Run apt-get, again and again while others hold a lock for which it does not wait."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+        if "Could not get lock" not in done.stderr or time.monotonic() > deadline:
+            raise Unavailable(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+        time.sleep(1)
 
 
 @contextlib.contextmanager

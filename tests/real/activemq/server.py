@@ -80,7 +80,12 @@ class ActiveMQ:
         conf = self.directory / "conf"
         libraries = (conf, LIBRARIES / "*", LIBRARIES / "optional" / "*")
         command = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"]
-        command += ["-Djava.awt.headless=true", f"-Djava.io.tmpdir={self.directory / 'tmp'}"]
+        # -UsePerfData: else there is a file of it in /tmp, whose name may be that of another container's
+        command += [
+            "-XX:-UsePerfData",
+            "-Djava.awt.headless=true",
+            f"-Djava.io.tmpdir={self.directory / 'tmp'}",
+        ]
         command += [f"-Dactivemq.{name}={self.directory}" for name in ("base", "home")]
         command += [f"-Dactivemq.conf={conf}", f"-Dlog4j.configuration=file:{conf / 'log4j.properties'}"]
         command += ["-cp", ":".join(map(str, libraries)), "org.apache.activemq.console.Main"]
