@@ -1,14 +1,18 @@
-"""What all tests share: the servers that some need."""
+"""What all tests share: the servers that some need, and a small broker of a test's own."""
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from parvis.transport.embedded import BrokerThread
+from parvis.transport.stomp import StompTransport
 from real.activemq.fixture import activemq
 from real.mariadb import mariadb, mariadb_url
 from real.rabbitmq.fixture import rabbitmq, vhost
+from running import connected
 
 __all__ = ["activemq", "mariadb", "mariadb_url", "rabbitmq", "vhost"]
 
@@ -18,6 +22,20 @@ os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 # Whoever starts the tests in the background may have these ignored, and all that the tests start with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def broker() -> Iterator[BrokerThread]:
+    """An embedded broker of this test's own."""
+    with BrokerThread() as running:
+        yield running
+
+
+@pytest.fixture
+def transport(broker: BrokerThread) -> Iterator[StompTransport]:
+    """A connected transport to the broker."""
+    with connected(broker.port) as ready:
+        yield ready
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,12 +45,6 @@ def started(log: Path, *arguments: str, environment: Mapping[str, str]) -> Itera
         process.wait(timeout=40)
 
 
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
 def test_services_are_listed_with_queue_and_purpose() -> None:
     listed = parvis("service", "--json")
     services = {row["service"]: row for row in json.loads(listed.stdout)}

@@ -15,7 +15,7 @@ from parvis.recipe.envelope import dump_json
 from parvis.transport.base import Message, Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, broker_environment, connected, recipe_message
+from running import Listener, broker_environment, recipe_message
 from waiting import wait_until
 
 ONE_EACH: dict[str, int] = dict.fromkeys(
@@ -66,12 +66,6 @@ def place(broker: BrokerThread, tmp_path_factory: pytest.TempPathFactory) -> Ite
         before = running.supervisor.process_ids
         yield running
         assert running.supervisor.process_ids == before, "an instance has died"
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,6 @@ GRID = {
     "snaked": 0,
     "orientation": "horizontal",
 }
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as connection:
-        yield connection
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
-import pytest
 
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
@@ -32,12 +30,6 @@ GRID = {
     "snaked": 0,
     "orientation": "horizontal",
 }
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
 
 
 def spots(number: int) -> int:

@@ -63,12 +63,6 @@ def metrics() -> Iterator[Metrics]:
     gathered.stopped()
 
 
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
 def scrape(metrics: Metrics) -> Scrape:
     assert metrics.port is not None
     return Scrape(metrics.port)

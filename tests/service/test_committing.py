@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from parvis.service.observer import Handled, Observer
 from parvis.transport.base import Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, connected, hosted, process_of, recipe_message
+from running import Listener, hosted, process_of, recipe_message
 from sample_services import FactorParameters, Misspeaker, Multiplier, Number, OneByOne, Whereabouts
 from tcp_proxy import TcpProxy
 from waiting import wait_until
@@ -34,18 +34,6 @@ class Commits(Observer):
 
     def uncommitted(self, handled: Sequence[Handled], reason: str) -> None:  # noqa: ARG002
         self.sizes.append(-len(handled))
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 def numbers(*values: int) -> list[Send]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import orjson
@@ -21,7 +20,7 @@ from parvis.service.failure import route
 from parvis.transport.base import Message, Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, connected, hosted, process_of
+from running import Listener, hosted, process_of
 from sample_services import Dawdler, Multiplier
 from waiting import wait_until
 
@@ -52,18 +51,6 @@ class Patient(Service[Anything, Anything]):
     def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
         self.tries.append(step.identity)
         raise Retry("not yet", after=100)
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 def recipe(**changes: Any) -> dict[str, Any]:

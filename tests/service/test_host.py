@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -18,18 +17,6 @@ from parvis.transport.stomp import StompTransport
 from running import Listener, connected, hosted, process_of, recipe_message
 from sample_services import Gatherer, Multiplier, Sleeper
 from waiting import wait_until
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 def test_what_a_service_sends_goes_on_along_the_recipe(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar
-
-import pytest
 
 from parvis.config import Config
 from parvis.service.base import Service, Step
@@ -16,7 +13,7 @@ from parvis.service.identity import IDENTITY, identified, identity_of
 from parvis.transport.base import Message, Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, connected, hosted, recipe_message
+from running import Listener, hosted, recipe_message
 from sample_services import Multiplier
 
 
@@ -72,18 +69,6 @@ def test_a_very_long_identity_is_shortened_and_stays_the_same() -> None:
     assert len(one) < 100
     assert one != other
     assert identity_of(message(one)) == one
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 def test_a_dead_letter_after_retries_has_the_identity_of_the_message(

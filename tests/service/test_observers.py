@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,7 +16,7 @@ from parvis.service.observers import default_observers
 from parvis.transport.base import Message, Send, Transport
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, connected, hosted, recipe_message
+from running import Listener, hosted, recipe_message
 from sample_services import Gatherer, Multiplier
 from waiting import wait_until
 
@@ -71,18 +71,6 @@ class Failing(Observer):
 
     def stopped(self) -> None:
         raise ZeroDivisionError
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 def test_an_observer_is_told_what_happens(broker: BrokerThread, transport: StompTransport) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -18,7 +18,7 @@ from parvis.service.remembered import Remembered
 from parvis.transport.base import Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, connected, hosted, process_of, recipe_message
+from running import Listener, hosted, process_of, recipe_message
 from sample_services import Misspeaker, Number, Rememberer, RememberingGatherer
 from waiting import wait_until
 
@@ -31,18 +31,6 @@ class Results(Observer):
 
     def committed(self, handled: Sequence[Handled]) -> None:
         self.results += [one.outcome.result for one in handled]
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 def message(identity: str, number: int, queue: str = "multiply") -> Send:

@@ -16,23 +16,11 @@ import pytest
 from parvis.transport.base import Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, broker_environment, connected, process_of, recipe_message
+from running import Listener, broker_environment, process_of, recipe_message
 from sample_services import Multiplier, PatientGatherer, Sleeper
 from waiting import wait_until
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 def sleeping(directory: Path) -> tuple[Path, Path, Send]:

@@ -14,7 +14,7 @@ from parvis.service.isolated import IsolatedService
 from parvis.transport.base import Message
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, connected, hosted, process_of, recipe_message
+from running import Listener, hosted, process_of, recipe_message
 from sample_services import Dawdler, DawdlingGatherer, Multiplier
 from waiting import wait_until
 
@@ -29,18 +29,6 @@ def isolated() -> Iterator[IsolatedService]:
     service = IsolatedService(Dawdler(Config()))
     yield service
     service.close()
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 @pytest.mark.parametrize("how", ["asleep", "deaf to exceptions"])

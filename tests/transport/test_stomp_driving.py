@@ -38,12 +38,6 @@ def broker() -> Iterator[BrokerThread]:
 
 
 @pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
-
-
-@pytest.fixture
 def sender(broker: BrokerThread) -> Iterator[StompTransport]:
     with connected(broker.port) as ready:
         yield ready

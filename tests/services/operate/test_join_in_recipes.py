@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +24,7 @@ from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.deliver.json_lines import JSONLines
 from parvis_services.operate.join import Join
-from running import Listener, connected, hosted, process_of
+from running import Listener, hosted, process_of
 from sample_services import Multiplier, Number
 from waiting import wait_until
 
@@ -42,18 +41,6 @@ class Splitter(Service[Anything, Anything]):
         for number in numbers:
             step.send("each", {"number": number})
         step.send("end", {"sent": len(numbers)})
-
-
-@pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as running:
-        yield running
-
-
-@pytest.fixture
-def transport(broker: BrokerThread) -> Iterator[StompTransport]:
-    with connected(broker.port) as ready:
-        yield ready
 
 
 @pytest.fixture(autouse=True)

@@ -45,12 +45,6 @@ BOUNDED = Config(storage={"parvis.flow.fan_out": LIMIT})
 
 
 @pytest.fixture
-def broker() -> Iterator[BrokerThread]:
-    with BrokerThread(port=0) as thread:
-        yield thread
-
-
-@pytest.fixture
 def directory() -> Iterator[Path]:
     with quick_directory() as directory:
         yield directory
