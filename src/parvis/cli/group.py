@@ -22,6 +22,7 @@ _EXTRAS = {
     **dict.fromkeys(("sqlalchemy", "ispyb", "pymysql"), "ispyb"),
     "PIL": "demo",
     "pika": "rabbitmq",
+    "textual": "monitor",
     **dict.fromkeys(("workflows", "zocalo"), "zocalo"),
 }
 

@@ -1,0 +1,1 @@
+"""What is seen live in a terminal. Everything here needs textual, the extra `monitor`, but for `terminal`."""
