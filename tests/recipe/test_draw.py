@@ -12,6 +12,7 @@ import pytest
 
 from parvis.config import shipped_recipes
 from parvis.recipe.draw import to_mermaid, to_svg, to_text
+from parvis.recipe.draw_svg import NodeNote, Notes
 from parvis.recipe.graph import Recipe
 from parvis.recipe.layout import lay_out
 from parvis.recipe.problem import RecipeError
@@ -261,6 +262,24 @@ def test_a_picture_shows_error_edges_joins_and_what_nodes_say_of_the_handling() 
     assert len([path for path in paths if path.get("class") == "bar"]) == 1
     rows = sorted({bottom - top for _, top, _, bottom in boxes(svg)})
     assert len(rows) > 1, "a box with a third line is higher"
+
+
+def test_a_picture_of_a_recipe_that_runs_shows_its_counts_in_the_colours_of_the_page() -> None:
+    recipe = Recipe.from_dict(FAILURES)
+    notes = Notes(
+        nodes={2: NodeNote("99 done, 1 <failed>", "failed"), 4: NodeNote("3 waiting", "waiting")},
+        edges={(1, 2): "100", (2, 4): "99", (3, 4): "7", (4, 4): "12"},
+    )
+    svg = to_svg(recipe, notes)
+    shown = texts(svg)
+    for text in ("99 done, 1 <failed>", "3 waiting", "100", "99", "7"):
+        assert text in shown
+    root = ET.fromstring(svg)  # noqa: S314 - our own picture
+    states = [group.get("class") for group in root.iter(f"{SVG}g")]
+    assert states.count("node failed") == states.count("node waiting") == 1
+    assert not list(root.iter(f"{SVG}style")), "a strict page takes no style of a picture"
+    counts = [text for text in root.iter(f"{SVG}text") if text.get("class") == "along"]
+    assert len({(text.get("x"), text.get("y")) for text in counts}) == len(counts) == 3
 
 
 def test_the_terminal_shows_them_within_its_width() -> None:
