@@ -6,13 +6,14 @@ counted and ignored, and no card holds text that could do harm to a terminal.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, cast
 
+from parvis.observe.harmless import figure, figures, harmless
+from parvis.observe.recent_messages import RECENT, RECIPE, Doings
 from parvis.recipe.envelope import MalformedMessage, parse_json
 from parvis.service.status import TEXTS, Status
 from parvis.transport.base import Message
@@ -24,7 +25,6 @@ GONE: Final = 90.0
 
 _MOST_BYTES: Final = 65_536
 _MOST_CARDS: Final = 10_000
-_LONGEST_TEXT: Final = 200
 _HIGHEST_STATUS: Final = 1_000_000
 _OVER = frozenset({Status.END, Status.TEARDOWN})
 _BUSY = (Status.TIMER, Status.PROCESSING)
@@ -47,6 +47,11 @@ class Card:
         version: Which software, and which version of it: `parvis 0.1.0`.
         flow: Figures of flow control.
         seen: When it was last heard of, on the monotonic clock.
+        is_task: Whether it is the task of a wrapper, which ends by itself and takes no command.
+        job: Number of its job at the scheduler of a cluster, or nothing.
+        node: The node of a Kubernetes cluster that it runs on, or nothing.
+        recipe: ID of the recipe whose message it has in hand, or nothing.
+        doings: What it did.
     """
 
     host: str
@@ -60,6 +65,18 @@ class Card:
     version: str
     flow: Mapping[str, float]
     seen: float
+    is_task: bool = False
+    job: str = ""
+    node: str = ""
+    recipe: str = ""
+    doings: Doings = field(default_factory=Doings)
+
+    @property
+    def place(self) -> str:
+        """Where it runs, as short as people say it: machine and process, or node and tag in Kubernetes."""
+        if self.node:
+            return ".".join(filter(None, (self.node, self.tag)))
+        return ".".join(self.host.split(".")[-2:])
 
     def age(self, now: float | None = None) -> float:
         """Seconds since it was last heard of."""
@@ -68,7 +85,12 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         """The card for programs; `age` in seconds in place of `seen`."""
         values = {name: getattr(self, name) for name in self.__slots__ if name != "seen"}
-        return {**values, "flow": dict(self.flow), "age": round(self.age(), 1)}
+        doings = {
+            "handled": self.doings.handled,
+            "errors": dict(self.doings.errors),
+            "last": [asdict(one) for one in self.doings.last],
+        }
+        return {**values, "flow": dict(self.flow), "doings": doings, "age": round(self.age(), 1)}
 
 
 class CardBoard:
@@ -129,7 +151,7 @@ def _read(body: bytes, now: float) -> Card | None:
     if not isinstance(content, dict):
         return None
     told = cast("dict[str, Any]", content)
-    host = _text(told.get("host"))
+    host = harmless(told.get("host"))
     if not host:
         return None
     status = told.get("status")
@@ -139,44 +161,25 @@ def _read(body: bytes, now: float) -> Card | None:
         host=host,
         status=status,
         state=_state(status, told.get("statustext")),
-        service=_text(told.get("service")) or _text(told.get("task")),
-        service_class=_text(told.get("serviceclass")),
-        tag=_text(told.get("tag")),
+        service=harmless(told.get("service")) or harmless(told.get("task")),
+        service_class=harmless(told.get("serviceclass")),
+        tag=harmless(told.get("tag")),
         utilisation=_busy(told.get("utilization")),
-        memory=_figure(told.get("mem-uss")),
+        memory=figure(told.get("mem-uss")),
         version=_version(told),
-        flow=_figures(told.get("parvis-flow")),
+        flow=figures(told.get("parvis-flow")),
         seen=now,
+        is_task=not harmless(told.get("service")) and bool(harmless(told.get("task"))),
+        job=_job(told),
+        node=harmless(told.get("container_node")),
+        recipe=harmless(told.get(RECIPE), 40),
+        doings=Doings.read(told.get(RECENT)),
     )
 
 
 def _state(status: int | None, text: Any) -> str:
     known = TEXTS[Status(status)] if status is not None and status in Status.__members__.values() else ""
-    return known or _text(text) or ("" if status is None else str(status)[:20])
-
-
-def _text(value: Any) -> str:
-    """A text, cut to a bearable length, without what moves a cursor or changes colours."""
-    if not isinstance(value, str):
-        return ""
-    return "".join(sign if sign.isprintable() else "?" for sign in value[:_LONGEST_TEXT]).strip()
-
-
-def _figure(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        figure = float(value)
-    except OverflowError:
-        return None
-    return figure if math.isfinite(figure) and figure >= 0 else None
-
-
-def _figures(value: Any) -> dict[str, float]:
-    if not isinstance(value, dict):
-        return {}
-    read = {_text(name): _figure(figure) for name, figure in cast("dict[Any, Any]", value).items()}
-    return {name: figure for name, figure in list(read.items())[:20] if name and figure is not None}
+    return known or harmless(text) or ("" if status is None else str(status)[:20])
 
 
 def _busy(value: Any) -> float | None:
@@ -184,8 +187,14 @@ def _busy(value: Any) -> float | None:
     if not isinstance(value, dict):
         return None
     shares = cast("dict[Any, Any]", value)
-    return min(1.0, sum(_figure(shares.get(str(int(status)))) or 0.0 for status in _BUSY))
+    return min(1.0, sum(figure(shares.get(str(int(status)))) or 0.0 for status in _BUSY))
+
+
+def _job(told: Mapping[str, Any]) -> str:
+    """The number of a job: text, or a number, under the name that the scheduler of the site gives it."""
+    value = told.get("cluster_JOB_ID") or told.get("cluster_jobid")
+    return harmless(str(value) if isinstance(value, int) and abs(value) < 10**15 else value, 40)
 
 
 def _version(told: Mapping[str, Any]) -> str:
-    return next((f"{name} {_text(told[name])}" for name in _MAKERS if _text(told.get(name))), "")
+    return next((f"{name} {harmless(told[name])}" for name in _MAKERS if harmless(told.get(name))), "")

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parvis.config import Config
+from parvis.observe.log_broadcast import LogBroadcast, broadcast_level
+from parvis.observe.recent import Recent
 from parvis.observe.tracing_settings import tracing_settings
 from parvis.service.base import AnyService
 from parvis.service.flow import FlowControl
@@ -24,7 +26,9 @@ def default_observers(config: Config) -> list[Observer]:
     Raises:
         ConfigError: One cannot be had as it is configured.
     """
-    observers: list[Observer] = [FlowControl(Limits.of(config.storage))]
+    observers: list[Observer] = [FlowControl(Limits.of(config.storage)), Recent()]
+    if (level := broadcast_level(config)) is not None:
+        observers.append(LogBroadcast(level))
     if config.metrics_port is not None:
         from parvis.observe.metrics import start_metrics
 

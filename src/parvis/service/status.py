@@ -98,7 +98,7 @@ class StatusBroadcast:
     ) -> None:
         self._post = post
         self._more = more
-        self._description = description
+        self._description = description | _job()
         self._status = Status.NEW
         self._since = time.monotonic()
         self._shown: Status | None = None
@@ -175,6 +175,12 @@ class StatusBroadcast:
             "mem-uss": _resident_megabytes(),
             **self._more(),
         }
+
+
+def _job() -> dict[str, str]:
+    """The job of the cluster's scheduler that this process is part of, under the key that monitors know."""
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("JOB_ID")
+    return {"cluster_JOB_ID": job} if job else {}
 
 
 def _resident_megabytes() -> float:
