@@ -68,7 +68,7 @@ class Hop:
         result: What came of it. What is not done may be tried again: then `again` is among what was sent.
         service: Who handled it.
         host: In which process.
-        sent_at: When it, or the first of the messages that led to it, was sent; seconds since 1970.
+        sent_at: When it was sent or, if it was held back, when that was over; seconds since 1970.
         begun: When handling it began, in seconds since 1970.
         seconds: How long that took.
         tries: How often it has been tried, with this time.
@@ -91,7 +91,7 @@ class Hop:
     seconds: float
     tries: int = 1
     came_from: int | None = None
-    sent: Sequence[Sent] = ()
+    sent: tuple[Sent, ...] = ()
     reason: str = ""
     trace: str = ""
     reinjected: bool = False

@@ -1,4 +1,4 @@
-"""A recipe's story: whether it has finished, is running, waits, is stuck or has failed; where, and since when.
+"""A recipe's story: whether it has finished, runs, waits, is stuck or has failed; where, and since when.
 
 It is made of hops (`parvis.observe.hops`), in whatever order and how ever often they have been reported.
 """
