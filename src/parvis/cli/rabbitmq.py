@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from parvis.transport.amqp_layout import Resource
     from parvis.transport.amqp_management import Change, Management
 
-_MANAGEMENT_PORT = 15672
 _SIGNS = {"create": "+", "update": "~", "replace": "±", "delete": "-", "differs": "!"}
 
 
@@ -75,7 +74,7 @@ def configure(
     queues for delays, and the exchanges of broadcasts. What is there already stays as it is.
     """
     from parvis.transport.amqp_layout import read_layout, read_users
-    from parvis.transport.amqp_management import plan
+    from parvis.transport.amqp_management import configured, plan
 
     if file and (queues or priority_queues or vhost):
         raise click.UsageError(
@@ -84,7 +83,7 @@ def configure(
     wanted = read_layout(file) if file else _for_services(config, queues, priority_queues, vhost)
     if user_directory:
         wanted += read_users(user_directory)
-    broker = _management(config, url)
+    broker = configured(config, url)
     broker.connect()
     changes = plan(broker, wanted, delete=delete, prune=delete and file is not None)
     failed = _carry_out(broker, changes, dry_run=dry_run, as_json=as_json)
@@ -115,24 +114,6 @@ def _for_services(
             names[loaded.queue] = loaded.exclusive
     here = vhost or (config.pika or PikaSettings()).vhost
     return for_services(here, names, by_priority)
-
-
-def _management(config: Config, url: str | None) -> Management:
-    from parvis.transport.amqp_management import Management
-
-    api, broker = config.rabbitmqapi, config.pika or PikaSettings()
-    login = api or broker
-    if url:
-        urls = [url]
-    elif api:
-        urls = [one.strip() for one in api.base_url.split(",") if one.strip()]
-    else:
-        urls = [f"http://{_bracketed(host)}:{_MANAGEMENT_PORT}" for host, _ in broker.hosts]
-    return Management(urls, login.username, login.password)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _carry_out(broker: Management, changes: list[Change], *, dry_run: bool, as_json: bool) -> int:

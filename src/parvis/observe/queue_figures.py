@@ -50,7 +50,7 @@ class QueueFigures:
         in_flight: Messages that were handed out and are not acknowledged yet.
         clients: Consumers or subscribers.
         oldest: Seconds since the message came that is in it longest; 0 where there is none.
-        size: Bytes of the messages in it.
+        size: Bytes of the messages in it, as far as the broker counts them.
         dead_letters: Whether it holds the dead letters of others.
     """
 
@@ -301,6 +301,12 @@ def is_dead_letters(absolute: str) -> bool:
 def local_name(absolute: str, namespace: str) -> str:
     """The name of a queue or topic without the namespace, if it is in that."""
     return absolute.removeprefix(f"{namespace}.") if namespace else absolute
+
+
+def check_peek(limit: int, skip: int) -> None:
+    """Raise ValueError unless that many messages may be looked at."""
+    if limit < 1 or skip < 0 or limit + skip > LONGEST_PEEK:
+        raise ValueError(f"from 1 to {LONGEST_PEEK} messages can be looked at, those left out included")
 
 
 def clip_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -8,16 +8,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from urllib.parse import quote, urlsplit
 
 from parvis.transport.amqp_layout import Kind, Resource, binding, user_content
 from parvis.transport.amqp_messages import DELAY
 from parvis.transport.base import BrokerRefused, Disconnected, NoConnection, NotAdmitted
 
+if TYPE_CHECKING:
+    from parvis.config import Config
+
 Action = Literal["create", "update", "replace", "delete", "differs"]
 
 _TIMEOUT: Final = 10.0
+_PORT: Final = 15672
 _ORDER: Final[tuple[Kind, ...]] = ("vhost", "user", "permission", "exchange", "queue", "binding", "policy")
 _COLLECTIONS: Final[dict[Kind, str]] = {
     "vhost": "vhosts",
@@ -133,6 +137,25 @@ class Management:
         # The figures lag behind by seconds, so they are believed only if they say that something is there.
         if there.get("messages", 0) or self.ask("POST", f"{path}/get", look):
             raise BrokerRefused("it is not deleted, as there are messages in it")
+
+
+def configured(config: Config, url: str | None = None) -> Management:
+    """Return the interface that `url` or plugin `rabbitmqapi` names, else the one at the broker's usual port.
+
+    Raises:
+        ConfigError: The settings of the broker are no good.
+    """
+    from parvis.config import PikaSettings
+
+    api, broker = config.rabbitmqapi, config.pika or PikaSettings()
+    login = api or broker
+    if url:
+        urls = [url]
+    elif api:
+        urls = [one.strip() for one in api.base_url.split(",") if one.strip()]
+    else:
+        urls = [f"http://{f'[{host}]' if ':' in host else host}:{_PORT}" for host, _ in broker.hosts]
+    return Management(urls, login.username, login.password)
 
 
 def plan(broker: Management, wanted: Sequence[Resource], *, delete: bool, prune: bool) -> list[Change]:

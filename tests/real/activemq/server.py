@@ -25,6 +25,7 @@ from real.daemon import Starter, end, free_ports, make_certificates, openssl
 
 HERE = Path(__file__).parent
 LIBRARIES = Path("/usr/share/activemq/lib")
+MAP_LIBRARIES = (Path("/usr/share/java/jettison.jar"), Path("/usr/share/java/xstream.jar"))
 USERNAME = "parvis"
 PASSWORD = "parvis-test"
 _STORE_PASSWORD = "changeit"
@@ -37,11 +38,13 @@ def install() -> None:
     Raises:
         Unavailable: It cannot be installed.
     """
-    packages.install(_is_there, "activemq", "openssl", "procps")
+    # The last two make answers of the statistics plug-in readable over STOMP.
+    packages.install(_is_there, "activemq", "openssl", "procps", "libjettison-java", "libxstream-java")
 
 
 def _is_there() -> bool:
-    return bool(shutil.which("java") and shutil.which("openssl")) and LIBRARIES.is_dir()
+    programs = shutil.which("java") and shutil.which("openssl")
+    return bool(programs) and LIBRARIES.is_dir() and all(library.exists() for library in MAP_LIBRARIES)
 
 
 class ActiveMQ:
@@ -78,7 +81,7 @@ class ActiveMQ:
             RuntimeError: It does not come up.
         """
         conf = self.directory / "conf"
-        libraries = (conf, LIBRARIES / "*", LIBRARIES / "optional" / "*")
+        libraries = (conf, LIBRARIES / "*", LIBRARIES / "optional" / "*", *MAP_LIBRARIES)
         command = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC"]
         # -UsePerfData: else there is a file of it in /tmp, whose name may be that of another container's
         command += [

@@ -116,6 +116,7 @@ class Destinations:
 
     Attributes:
         producers: by full name, how many connections send there.
+        connections: how many there are.
         failure: why the journal cannot be read any more.
     """
 
@@ -132,6 +133,7 @@ class Destinations:
         self.clock = clock or Clock()
         self.now = self.clock.now
         self.producers: Counter[str] = Counter()
+        self.connections = 0
         self.failure: JournalError | None = None
         self.name = f"parvis-{secrets.token_hex(6)}"
         self._journal = journal
@@ -314,7 +316,10 @@ class Destinations:
 
     def expired(self, queue: Queue, message: Message) -> None:
         """The message, which has left the queue, came too late."""
-        self._bury(queue, message, "expired")
+        if DISPOSABLE in message.headers:
+            self.forget(message)
+        else:
+            self._bury(queue, message, "expired")
 
     def _bury(self, queue: Queue, message: Message, reason: str) -> None:
         """Move a message that has left its queue to the dead letters; topics and replies have none."""

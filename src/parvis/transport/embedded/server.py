@@ -203,6 +203,7 @@ class Broker:
     def joined(self, connection: Connection) -> None:
         """There is a new connection."""
         self._connections[connection] = None
+        self.destinations.connections = len(self._connections)
         if len(self._connections) <= _MAX_CONNECTIONS:
             return
         # Whoever does not even say CONNECT must not keep the others out.
@@ -217,6 +218,7 @@ class Broker:
     def left(self, connection: Connection) -> None:
         """A connection is gone."""
         self._connections.pop(connection, None)
+        self.destinations.connections = len(self._connections)
         self._held.discard(connection)
         self._senders.discard(connection)
         self._with_output.pop(connection, None)

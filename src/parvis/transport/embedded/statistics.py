@@ -115,6 +115,7 @@ def broker_map(destinations: Destinations) -> dict[str, Entry]:
         "expiredCount": sum(entry.expired for entry in every),
         "consumerCount": sum(entry.consumers for entry in every),
         "producerCount": sum(entry.producers for entry in every),
+        "connectionCount": destinations.connections,
         "scheduledCount": destinations.delayed,
         "memoryUsage": destinations.memory.used,
         "memoryLimit": destinations.memory.limit,
