@@ -1,6 +1,7 @@
 """The store of what happened: log records and hops, in an SQLite file.
 
-One process writes, any may read. It is bounded by age and by size. Log records are thrown away by the shelf, a fraction of all at once.
+One process writes, any may read. It is bounded by age and by size. Log records are thrown away by the
+shelf, a fraction of all at once.
 """
 
 from __future__ import annotations
