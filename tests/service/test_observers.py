@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from parvis.config import Config
+from parvis.observe.recent import Recent
 from parvis.service.base import AnyService
 from parvis.service.flow import FlowControl
 from parvis.service.observer import Handled, Observer
@@ -126,4 +127,9 @@ def test_an_observer_that_fails_stops_nothing(
 
 
 def test_nobody_watches_who_was_not_asked_to() -> None:
-    assert [type(observer) for observer in default_observers(Config())] == [FlowControl]
+    assert [
+        type(observer) for observer in default_observers(Config(storage={"parvis.log_broadcast": "off"}))
+    ] == [
+        FlowControl,
+        Recent,
+    ]

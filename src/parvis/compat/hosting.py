@@ -22,8 +22,9 @@ from parvis.compat.stand_in import stand_in
 from parvis.compat.transport import ParvisTransport
 from parvis.config import Config, ConfigError
 from parvis.observe.logs import log_context, set_up_logging
+from parvis.service import commands
 from parvis.service.handling import Outcome
-from parvis.service.host import COMMAND_TOPIC, Host
+from parvis.service.host import Host
 from parvis.service.settling import CRASHES, count, settle
 from parvis.service.status import Status
 from parvis.service.supervisor import is_orphan
@@ -71,7 +72,7 @@ class ForeignHost(Host):
         self._pipe.put(_SHUTDOWN)
 
     def _subscribe(self) -> None:
-        self._transport.subscribe_broadcast(COMMAND_TOPIC, self._on_command)
+        self._transport.subscribe_broadcast(commands.TOPIC, self._on_command)
 
     def _loop(self) -> None:
         if self._stopping:

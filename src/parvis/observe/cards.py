@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, cast
 
@@ -96,12 +96,16 @@ class Card:
 class CardBoard:
     """The cards of all who are there. Methods may be called from any thread.
 
+    Args:
+        wanted: Which cards to keep; all if not given.
+
     Attributes:
         ignored: How many broadcasts were no status.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[Card], bool] | None = None) -> None:
         self.ignored = 0
+        self._wanted = wanted
         self._cards: dict[str, Card] = {}
         self._lock = threading.Lock()
 
@@ -112,11 +116,11 @@ class CardBoard:
     def put(self, body: bytes, now: float | None = None) -> None:
         """Take the body of a status broadcast that came at `now`."""
         moment = time.monotonic() if now is None else now
-        card = _read(body, moment)
+        card = read_card(body, moment)
         with self._lock:
             if card is None or (card.host not in self._cards and self._is_full(moment)):
                 self.ignored += 1
-            else:
+            elif self._wanted is None or self._wanted(card):
                 self._cards[card.host] = card
 
     def cards(self, now: float | None = None) -> list[Card]:
@@ -141,7 +145,8 @@ class CardBoard:
             del self._cards[host]
 
 
-def _read(body: bytes, now: float) -> Card | None:
+def read_card(body: bytes, now: float) -> Card | None:
+    """Read a status broadcast, which may be anything; None if it is no status."""
     if len(body) > _MOST_BYTES:
         return None
     try:

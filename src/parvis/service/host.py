@@ -18,6 +18,7 @@ from typing import Any
 from parvis.config import STATE_DIRECTORY
 from parvis.observe.logs import process_label
 from parvis.recipe.envelope import MalformedMessage, parse_json
+from parvis.service import commands
 from parvis.service.base import AnyBatchService, AnyService, BatchService
 from parvis.service.committing import GROUP_TIME, Committer, Refused, rejected
 from parvis.service.handling import Outcome
@@ -29,7 +30,6 @@ from parvis.service.supervisor import end_by_signal, is_orphan
 from parvis.service.worker import Worker
 from parvis.transport.base import BrokerRefused, Disconnected, Message, NoConnection, Transport
 
-COMMAND_TOPIC = "command"
 _log = logging.getLogger("parvis.host")
 _CONNECT_LIMIT = 10.0
 _CONNECT_ATTEMPT = 3.0
@@ -184,7 +184,7 @@ class Host:
                 exclusive=worker.service.exclusive,
             )
             self._observers.subscribed(worker.service, queue)
-        self._transport.subscribe_broadcast(COMMAND_TOPIC, self._on_command)
+        self._transport.subscribe_broadcast(commands.TOPIC, self._on_command)
 
     def _on_command(self, message: Message) -> None:
         with contextlib.suppress(MalformedMessage):
