@@ -118,20 +118,8 @@ def _record(content: Any, now: float) -> LogRecord:
 
 
 _READ: Final = frozenset(
-    [
-        "version",
-        "host",
-        "short_message",
-        "full_message",
-        "timestamp",
-        "level",
-        "facility",
-        "_facility",
-        "_workflows_service",
-        "_recipe_ID",
-        "_id",
-    ]
-)
+    ("version", "host", "short_message", "full_message", "timestamp", "level", "facility")
+) | {"_facility", "_workflows_service", "_recipe_ID", "_id"}
 
 
 def _fields(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
