@@ -154,7 +154,7 @@ class Join(Service[Any, JoinParameters]):
         if all(join.counts.get(number, 0) >= count for number, count in wanted.items()):
             self._complete(join, step)
         elif join.opener == step.identity:
-            step.checkpoint({_OWN_KEY: "time-out"}, delay=step.parameters.timeout)
+            step.checkpoint({_OWN_KEY: "time-out"}, delay=step.parameters.timeout, reminder=True)
 
     def _arrive_late(self, join: OneJoin, source: int, payload: Any, step: Step[JoinParameters]) -> None:
         if join.closer == step.identity:

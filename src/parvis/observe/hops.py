@@ -10,19 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, cast, get_args
 
+from parvis.config import RECORDS_HOPS, Config, ConfigError
 from parvis.recipe.envelope import MalformedMessage, dump_json, parse_json
-from parvis.transport.base import Send
+from parvis.transport.base import DISPOSABLE, Send
 
 #: The queue that reports are sent to.
 QUEUE: Final = "parvis.hops"
-#: Key of the configuration's storage: whether services report hops.
-REPORTED: Final = "parvis.records.hops"
 #: The node of what leads to a recipe, and is not yet part of it: a request to the dispatcher.
 REQUEST: Final = 0
 
 HopResult = Literal["done", "retry", "reject", "fail", "timeout", "crash", "duplicate"]
 SentKind = Literal["message", "checkpoint", "reminder", "again", "error", "dead_letter", "broadcast"]
 
+_SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
 _EXPIRATION: Final = 86_400.0  # seconds
 _LONGEST_TEXT: Final = 1000
 _LONGEST_TRACE: Final = 8000
@@ -140,6 +140,18 @@ class Report:
     started: Sequence[Started] = ()
 
 
+def reports_hops(config: Config) -> bool:
+    """Whether services are to report hops.
+
+    Raises:
+        ConfigError: The configuration says neither yes nor no.
+    """
+    wanted = config.storage.get(RECORDS_HOPS, False)
+    if str(wanted).lower() not in _SWITCH:
+        raise ConfigError(f"{RECORDS_HOPS} must be true or false, it is {str(wanted)[:40]!r}")
+    return _SWITCH[str(wanted).lower()]
+
+
 def hops_body(hops: Iterable[Hop], started: Iterable[Started] = ()) -> bytes:
     """Write a report for the wire.
 
@@ -153,7 +165,7 @@ def hops_body(hops: Iterable[Hop], started: Iterable[Started] = ()) -> bytes:
 
 def report(hops: Iterable[Hop], started: Iterable[Started] = ()) -> Send:
     """Return what reports hops, and recipes that were started. Raises as `hops_body`."""
-    return Send(QUEUE, hops_body(hops, started), expiration=_EXPIRATION)
+    return Send(QUEUE, hops_body(hops, started), {DISPOSABLE: "True"}, expiration=_EXPIRATION)
 
 
 def read_hops(body: bytes) -> Report:

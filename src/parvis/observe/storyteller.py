@@ -248,6 +248,8 @@ class _Teller:
 
     def _missing(self, nodes: Mapping[int, NodeCount]) -> list[int]:
         """The nodes that handled what nobody has reported to have sent, though all who lead there report."""
+        if not self._start_is_known():
+            return []
         return [
             node.node
             for node in nodes.values()
@@ -287,7 +289,7 @@ class _Teller:
                 f"Hops are missing: {_called(node)} handled {node.unaccounted} {what} reported to have sent."
             )
         notes += [
-            f"{node.outstanding:,} handed to {printable(node.queue, 80)}, from where nothing was ever reported: "
+            f"{node.outstanding:,} handed to {printable(node.queue, 80)}, whence nothing was ever reported: "
             "whoever takes messages there does not report, or nobody listens."
             for node in nodes.values()
             if node.outstanding and not node.hops and node.queue not in self._reporting

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeAlias, TypeVar
 
 import orjson
@@ -19,6 +20,9 @@ from parvis.transport.base import Send
 
 if TYPE_CHECKING:
     from parvis.service.flow_ledger import Ledger
+
+#: Header of a checkpoint that is a reminder.
+REMINDER: Final = "parvis-reminder"
 
 #: Bounds of what is sent because of one message, and of each.
 MOST_MESSAGES: Final = 100_000
@@ -178,9 +182,18 @@ class Step(Generic[ParametersT]):
             sends = self._fan_out.marked(sends)
         self._add(sends)
 
-    def checkpoint(self, payload: Any, delay: float = 0) -> None:
-        """Send `payload` to this same node, after `delay` seconds: how a service waits. Raises as `send`."""
+    def checkpoint(self, payload: Any, delay: float = 0, *, reminder: bool = False) -> None:
+        """Send `payload` to this same node, after `delay` seconds: how a service waits. Raises as `send`.
+
+        Args:
+            payload: As for `send`.
+            delay: Seconds to wait.
+            reminder: Whether it is of no matter once the node has sent something else: so people see that
+                a recipe has finished although a time-out is still to come.
+        """
         sends = self._envelope.checkpoint(_dump(payload), delay)
+        if reminder:
+            sends = [replace(send, headers={**send.headers, REMINDER: "True"}) for send in sends]
         self._add(sends if self._fan_out is None else self._fan_out.checkpoint(sends))
 
     def start_recipe(self, recipe: dict[str, Any], environment: dict[str, Any]) -> None:

@@ -179,6 +179,8 @@ class Committer:
         self.confirm()
         messages = [one.message for unit in units for one in unit.handled]
         sends = [send for unit in units for send in unit.sends]
+        if self._observers.has_closing:
+            sends += self._observers.closing([one for unit in units for one in unit.handled])
         try:
             self._pending = self._transport.begin(messages, sends), units
         except Disconnected as error:

@@ -60,6 +60,10 @@ class Observer:
         """Return what is to leave because of a message: `sends`, perhaps with headers or messages added."""
         return sends
 
+    def closing(self, handled: Sequence[Handled]) -> Sequence[Send]:  # noqa: ARG002
+        """Return what else is to leave with these messages, whose transaction is about to be written."""
+        return ()
+
     def committed(self, handled: Sequence[Handled]) -> None:
         """The broker has confirmed a transaction with these messages."""
 

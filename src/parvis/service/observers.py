@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from parvis.config import Config
+from parvis.observe.hops import reports_hops
 from parvis.observe.log_broadcast import LogBroadcast, broadcast_level
 from parvis.observe.recent import Recent
 from parvis.observe.tracing_settings import tracing_settings
@@ -33,6 +34,10 @@ def default_observers(config: Config) -> list[Observer]:
         from parvis.observe.metrics import start_metrics
 
         observers.append(start_metrics(config))
+    if reports_hops(config):
+        from parvis.observe.hop_recorder import HopRecorder
+
+        observers.append(HopRecorder())
     tracing = tracing_settings(config)
     if tracing is not None:
         from parvis.observe.tracing import Tracing
@@ -49,6 +54,12 @@ class Observers:
         # Called for every message: only those that have something to do there.
         self._handling = [one for one in observers if type(one).handling is not Observer.handling]
         self._sending = [one for one in observers if type(one).sending is not Observer.sending]
+        self._closing = [one for one in observers if type(one).closing is not Observer.closing]
+
+    @property
+    def has_closing(self) -> bool:
+        """Whether any of them adds to transactions."""
+        return bool(self._closing)
 
     def __bool__(self) -> bool:
         return bool(self._observers)
@@ -80,6 +91,14 @@ class Observers:
         for observer in self._sending:
             with _guarded(observer):
                 sends = observer.sending(handled, sends)
+        return sends
+
+    def closing(self, handled: Sequence[Handled]) -> list[Send]:
+        """As `Observer.closing`, of all together."""
+        sends: list[Send] = []
+        for observer in self._closing:
+            with _guarded(observer):
+                sends += observer.closing(handled)
         return sends
 
     def committed(self, handled: Sequence[Handled]) -> None:

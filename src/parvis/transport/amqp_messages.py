@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from pika import spec
 
 from parvis.transport.amqp_frames import Delivery
-from parvis.transport.base import Message, Send, own_headers
+from parvis.transport.base import DISPOSABLE, Message, Send, own_headers
 from parvis.transport.stomp_messages import clip
 
 RECIPE_HEADER: Final = "workflows-recipe"
@@ -181,6 +181,13 @@ def dead_letter_queue(name: str) -> Declaration:
     return work_queue(f"{DEAD}{name}")
 
 
+def disposable_queue(name: str) -> Declaration:
+    """A queue whose messages are dropped when they are too late."""
+    arguments = {"x-queue-type": "quorum"}
+    make = [spec.Queue.Declare(queue=name, durable=True, arguments=arguments)]
+    return replace(work_queue(name), make=make, settles=_SETTLES)
+
+
 def topic_exchange(name: str) -> Declaration:
     """The exchange of a broadcast."""
     return Declaration(
@@ -261,6 +268,8 @@ def publication(send: Send, namespace: str) -> Publication:
         exchange = delay_name(milliseconds, topic)
     elif not is_topic and name.startswith(DEAD):
         fallback = replace(work_queue(name), settles=_SETTLES)
+    elif not is_topic and DISPOSABLE in send.headers:
+        fallback = disposable_queue(name)
     return Publication(
         exchange,
         routing_key,

@@ -8,9 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal
 
 Kind = Literal["queue", "topic"]
+
+#: Header of a message that is dropped, and no dead letter, when nobody takes it in its time. A broker that
+#: must know its queues beforehand makes one for it.
+DISPOSABLE: Final = "parvis-disposable"
 
 #: Seconds that a message may be held back at most: ten days.
 LONGEST_DELAY = 864_000.0

@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import Final
 
+from parvis.transport.base import DISPOSABLE
 from parvis.transport.embedded.clock import Clock
 from parvis.transport.embedded.consumer import Consumer, close
 from parvis.transport.embedded.journal import Journal, JournalError
@@ -316,7 +317,7 @@ class Destinations:
 
     def expired(self, queue: Queue, message: Message) -> None:
         """The message, which has left the queue, came too late."""
-        if DISPOSABLE in message.headers:
+        if DISPOSABLE in message.headers and not queue.bounds:
             self.forget(message)
         else:
             self._bury(queue, message, "expired")
