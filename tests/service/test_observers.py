@@ -127,9 +127,5 @@ def test_an_observer_that_fails_stops_nothing(
 
 
 def test_nobody_watches_who_was_not_asked_to() -> None:
-    assert [
-        type(observer) for observer in default_observers(Config(storage={"parvis.log_broadcast": "off"}))
-    ] == [
-        FlowControl,
-        Recent,
-    ]
+    config = Config(storage={"parvis.log_broadcast": "off"})
+    assert [type(observer) for observer in default_observers(config)] == [FlowControl, Recent]
