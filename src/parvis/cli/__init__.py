@@ -13,6 +13,8 @@ _COMMANDS = {
     "up": ("parvis.cli.up:up", "Run several services, supervised, in one terminal."),
     "broker": ("parvis.cli.broker:broker", "Run a message broker for this machine."),
     "monitor": ("parvis.cli.monitor:monitor", "Show who is there and what they are doing."),
+    "web": ("parvis.cli.web:web", "Show what goes on to browsers."),
+    "queue": ("parvis.cli.queue:queue", "Show queues, look into them, and move what is in them."),
     "recipe": ("parvis.cli.recipe:recipe", "Check, draw and show recipes."),
     "rabbitmq": ("parvis.cli.rabbitmq:rabbitmq", "Set a RabbitMQ up."),
     "completion": ("parvis.cli.completion:completion", "Print what makes a shell complete these commands."),
