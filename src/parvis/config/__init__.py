@@ -50,6 +50,12 @@ LOGBOOK_LOCATION = "zocalo.dispatcher.logbook_location"
 STATE_DIRECTORY = "parvis.state_directory"
 METRICS_PORT = "parvis.metrics.port"
 RECORDS_HOPS = "parvis.records.hops"
+RECORDS_DIRECTORY = "parvis.records.directory"
+RECORDS_COLLECTOR = "parvis.records.collector"
+GRAYLOG_URL = "parvis.graylog.url"
+GRAYLOG_TOKEN = "parvis.graylog.token"  # noqa: S105 - the name of the key
+GRAYLOG_USERNAME = "parvis.graylog.username"
+GRAYLOG_PASSWORD = "parvis.graylog.password"  # noqa: S105 - as above
 METRICS_ADDRESS = "parvis.metrics.address"
 
 _STOMP_VARIABLES = {
@@ -72,6 +78,10 @@ _STORAGE_VARIABLES = {
     "PARVIS_LOGBOOK_LOCATION": LOGBOOK_LOCATION,
     "PARVIS_STATE_DIRECTORY": STATE_DIRECTORY,
     "PARVIS_RECORDS_HOPS": RECORDS_HOPS,
+    "PARVIS_RECORDS_DIRECTORY": RECORDS_DIRECTORY,
+    "PARVIS_RECORDS_COLLECTOR": RECORDS_COLLECTOR,
+    "PARVIS_GRAYLOG_URL": GRAYLOG_URL,
+    "PARVIS_GRAYLOG_TOKEN": GRAYLOG_TOKEN,
     "PARVIS_METRICS_PORT": METRICS_PORT,
     "PARVIS_METRICS_ADDRESS": METRICS_ADDRESS,
 }
@@ -121,7 +131,7 @@ class Config:
     path: Path | None = None
     environments: tuple[str, ...] = ()
     stomp: StompSettings = field(default_factory=StompSettings)
-    storage: dict[str, Any] = field(default_factory=dict[str, Any])
+    storage: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
     ispyb_url: str | None = field(default=None, repr=False)
     logging: dict[str, Any] | None = field(default=None, repr=False)
     transport_default: str | None = None
@@ -342,6 +352,7 @@ class Config:
         holders = (self.stomp, self.pika, self.jmx, self.rabbitmqapi)
         found = {holder.password for holder in holders if holder is not None}
         found |= {slurm.user_token or "" for slurm in (self.slurm, self.iris) if slurm is not None}
+        found |= {str(self.storage.get(key) or "") for key in (GRAYLOG_TOKEN, GRAYLOG_PASSWORD)}
         return found - {"", StompSettings().password, PikaSettings().password}
 
     def to_environment(self) -> dict[str, str]:

@@ -132,15 +132,18 @@ class OpenTelemetrySettings:
 
 @dataclass(frozen=True, slots=True)
 class GraylogSettings:
-    """Where log records are sent to in GELF (plugin `graylog`); `protocol` is `UDP` or `TCP`."""
+    """Where log records are sent to in GELF (plugin `graylog`).
+
+    `protocol` is `UDP`, `TCP`, `HTTP` or `HTTPS`; zocalo itself knows the first two.
+    """
 
     host: str
     port: int
     protocol: str
 
     def __post_init__(self) -> None:
-        if self.protocol.upper() not in {"UDP", "TCP"}:
-            raise ValueError(f"protocol must be UDP or TCP, it is {self.protocol[:20]!r}")
+        if self.protocol.upper() not in {"UDP", "TCP", "HTTP", "HTTPS"}:
+            raise ValueError(f"protocol must be UDP, TCP, HTTP or HTTPS, it is {self.protocol[:20]!r}")
 
 
 @dataclass(frozen=True, slots=True)

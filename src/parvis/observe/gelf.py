@@ -6,11 +6,17 @@ The fields are those that a beamline's searches rely on: `_facility` (the logger
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import re
 import socket
+import threading
+import time
 import zlib
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from logging.handlers import DatagramHandler, SocketHandler
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +33,20 @@ _CHUNK = 1420 - 12
 _MOST_CHUNKS = 128
 _LONGEST_TEXT = 60_000
 
+_MOST_WAITING = 1000
+_ANSWER = 5.0  # seconds for a server to answer
+_PAUSE = 1.0  # seconds before a server that was away is asked again
+_LAST_WORDS = 2.0  # seconds for what is left at the end
+
 _plain = logging.Formatter()
 
 
 def gelf_handler(settings: GraylogSettings) -> logging.Handler:
     """Return a handler that sends records to a Graylog server."""
-    handler = GelfUdpHandler if settings.protocol.upper() == "UDP" else GelfTcpHandler
+    protocol = settings.protocol.upper()
+    if protocol in ("HTTP", "HTTPS"):
+        return GelfHttpHandler(host=settings.host, port=settings.port, encrypted=protocol == "HTTPS")
+    handler = GelfUdpHandler if protocol == "UDP" else GelfTcpHandler
     return handler(host=settings.host, port=settings.port)
 
 
@@ -116,6 +130,65 @@ class GelfTcpHandler(SocketHandler):
 
     def makePickle(self, record: logging.LogRecord) -> bytes:  # noqa: N802 - the name is logging's
         return _encode(gelf(record)) + b"\0"
+
+
+class GelfHttpHandler(logging.Handler):
+    """Sends records by HTTP, from a thread of its own. Never waits; what there is no room for is dropped.
+
+    Args:
+        host: Name or address of the server.
+        port: Port of its input.
+        encrypted: Whether the server is to be asked by HTTPS.
+
+    Attributes:
+        dropped: How many records were lost, as the server was away or too slow.
+    """
+
+    def __init__(self, *, host: str, port: int, encrypted: bool = False) -> None:
+        super().__init__()
+        self.dropped = 0
+        self._waiting: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
+        self._connect = partial(HTTPSConnection if encrypted else HTTPConnection, host, port, timeout=_ANSWER)
+        self._thread = threading.Thread(target=self._send_all, name="gelf-http", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._waiting.put_nowait(_encode(gelf(record)))
+        except queue.Full:
+            self.dropped += 1
+        except Exception:  # noqa: BLE001 - as handlers do: a record must not hurt whoever made it
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Send what is waiting, for a moment, and stop."""
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        self._thread.join(_LAST_WORDS)
+        super().close()
+
+    def _send_all(self) -> None:
+        connection = self._connect()
+        while (body := self._waiting.get()) is not None:
+            for attempt in range(2):  # a server may have closed a connection that was idle
+                try:
+                    connection.request("POST", "/gelf", body, {"Content-Type": "application/json"})
+                    answer = connection.getresponse()
+                    answer.read()
+                except (OSError, HTTPException):
+                    connection.close()
+                    if attempt:
+                        self.dropped += 1
+                        self._await_better_times()
+                else:
+                    self.dropped += answer.status >= 400
+                    break
+        connection.close()
+
+    def _await_better_times(self) -> None:
+        """Do not ask a server that is away for each record; what waits is as good as new."""
+        if not self._waiting.empty():
+            time.sleep(_PAUSE)
 
 
 def _address(host: str) -> str:

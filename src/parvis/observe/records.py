@@ -58,7 +58,15 @@ class RecordsFull(RecordsError):
 
 
 class RecordsDamaged(RecordsError):
-    """The file is damaged, or no file of ours."""
+    """A file is damaged, or no file of ours.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 class RecordsMissing(RecordsError):
@@ -115,7 +123,7 @@ class Records:
                 f"{self.path} is of another version of Parvis: name another directory"
                 " (parvis.records.directory), or move it away"
             )
-        raise RecordsDamaged(f"{self.path} holds no records of Parvis: move it away")
+        raise RecordsDamaged(self.path, f"{self.path} holds no records of Parvis: move it away")
 
     def _missing(self) -> RecordsError:
         where = self.path.parent
@@ -171,7 +179,8 @@ class Records:
             return RecordsFull(f"cannot {verb} {self.path}: {error} (the disk is full: make room on it)")
         if code in _DAMAGED:
             return RecordsDamaged(
-                f"cannot {verb} {self.path}: {error} (it is damaged: move it away, and new ones are begun)"
+                self.path,
+                f"cannot {verb} {self.path}: {error} (it is damaged: move it away, and new ones are begun)",
             )
         return RecordsError(f"cannot {verb} {self.path}: {error}")
 

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-from parvis.config import Config, ConfigError
+from parvis.config import RECORDS_DIRECTORY, Config, ConfigError
 from parvis.observe.records import FILE, RecordsWriter
 
-DIRECTORY: Final = "parvis.records.directory"
 DAYS: Final = "parvis.records.days"
 MEGABYTES: Final = "parvis.records.megabytes"
 
@@ -22,7 +21,7 @@ def records_directory(config: Config) -> Path:
     Raises:
         ConfigError: The settings of the broker are no good.
     """
-    configured = config.storage.get(DIRECTORY)
+    configured = config.storage.get(RECORDS_DIRECTORY)
     if configured:
         return Path(str(configured)).expanduser()
     return _parent(config) / _place(config)
@@ -35,7 +34,12 @@ def find_records(config: Config) -> Path:
     a demonstration's. Raises as `records_directory`.
     """
     directory = records_directory(config)
-    if (directory / FILE).is_file() or config.storage.get(DIRECTORY) or config.path or _names_broker(config):
+    if (
+        (directory / FILE).is_file()
+        or config.storage.get(RECORDS_DIRECTORY)
+        or config.path
+        or _names_broker(config)
+    ):
         return directory
     found = [(file.stat().st_mtime, file.parent) for file in _parent(config).glob(f"*/{FILE}")]
     return max(found)[1] if found else directory
