@@ -119,8 +119,8 @@ class Tally:
     nodes: dict[int, NodeTally] = field(default_factory=dict[int, NodeTally])
     edges: dict[EdgeKey, EdgeTally] = field(default_factory=dict[EdgeKey, EdgeTally])
 
-    def add(self, hop: Hop, others: Sequence[Hop] = ()) -> None:
-        """Count a hop.
+    def add(self, hop: Hop, others: Sequence[Hop] = ()) -> set[EdgeKey]:
+        """Count a hop; return the edges whose counts it has changed.
 
         Args:
             hop: One that has not been counted.
@@ -133,24 +133,25 @@ class Tally:
         node.given_up += after.given_up - before.given_up
         node.dead += after.dead - before.dead
         _count(node, hop)
-        for key in after.sent.keys() | before.sent.keys():
+        changed = after.sent.keys() | before.sent.keys()
+        for key in changed:
             edge = self.edges.setdefault(key, EdgeTally())
             edge.count += after.sent[key] - before.sent[key]
         for sent in hop.sent:
             edge = self.edges[_key(hop, sent)]
             ready = hop.ended + sent.delay
             edge.first, edge.last = min(edge.first, ready), max(edge.last, ready)
+        return changed
 
 
 def tally_of(hops: Iterable[Hop]) -> Tally:
     """Count hops; what was reported twice counts once."""
     tally = Tally()
     known: dict[tuple[int, str], list[Hop]] = {}
-    for hop in hops:
+    for hop in dict.fromkeys(hops):
         others = known.setdefault((hop.node, hop.identity), [])
-        if hop not in others:
-            tally.add(hop, others)
-            others.append(hop)
+        tally.add(hop, others)
+        others.append(hop)
     return tally
 
 

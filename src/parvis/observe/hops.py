@@ -16,12 +16,15 @@ from parvis.transport.base import DISPOSABLE, Send
 
 #: The queue that reports are sent to.
 QUEUE: Final = "parvis.hops"
+#: Key of the configuration's storage: see `stuck_after`.
+STUCK_AFTER: Final = "parvis.records.stuck_after"
 #: The node of what leads to a recipe, and is not yet part of it: a request to the dispatcher.
 REQUEST: Final = 0
 
 HopResult = Literal["done", "retry", "reject", "fail", "timeout", "crash", "duplicate"]
 SentKind = Literal["message", "checkpoint", "reminder", "again", "error", "dead_letter", "broadcast"]
 
+_STUCK_AFTER: Final = 300.0
 _SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
 _EXPIRATION: Final = 86_400.0  # seconds
 _LONGEST_TEXT: Final = 1000
@@ -152,6 +155,22 @@ def reports_hops(config: Config) -> bool:
     return _SWITCH[str(wanted).lower()]
 
 
+def stuck_after(config: Config) -> float:
+    """Seconds without a hop after which what is outstanding is stuck.
+
+    Raises:
+        ConfigError: What is configured is no number of seconds.
+    """
+    value = config.storage.get(STUCK_AFTER, _STUCK_AFTER)
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < _LATEST:
+        raise ConfigError(f"{STUCK_AFTER} must be a number of seconds above 0, it is {str(value)[:40]!r}")
+    return seconds
+
+
 def hops_body(hops: Iterable[Hop], started: Iterable[Started] = ()) -> bytes:
     """Write a report for the wire.
 
@@ -159,7 +178,7 @@ def hops_body(hops: Iterable[Hop], started: Iterable[Started] = ()) -> bytes:
         TypeError: What a recipe was started with has no form in JSON.
     """
     return dump_json(
-        {"hops": [hop_to_json(hop) for hop in hops], "started": [asdict(one) for one in started]}
+        {"hops": [hop_to_json(hop) for hop in hops], "started": [started_to_json(one) for one in started]}
     )
 
 
@@ -180,7 +199,7 @@ def read_hops(body: bytes) -> Report:
         started: list[Any] = content.get("started") or []
         if len(hops) > _MOST_HOPS or len(started) > _MOST_HOPS:
             raise MalformedMessage(f"a report has at most {_MOST_HOPS:,} hops")
-        return Report([hop_from_json(hop) for hop in hops], [_read_started(one) for one in started])
+        return Report([hop_from_json(hop) for hop in hops], [started_from_json(one) for one in started])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise MalformedMessage(f"no report of hops: {type(error).__name__}: {str(error)[:200]}") from None
 
@@ -265,7 +284,17 @@ def _read_sent(node: Any, queue: Any, count: Any, kind: Any, delay: Any) -> Sent
     return Sent(number, _text(queue, _LONGEST_NAME), _whole(count), kind, _seconds(delay))
 
 
-def _read_started(content: Mapping[str, Any]) -> Started:
+def started_to_json(started: Started) -> dict[str, Any]:
+    """Return the form of a recipe that was started in JSON."""
+    return asdict(started)
+
+
+def started_from_json(content: Mapping[str, Any]) -> Started:
+    """Read a recipe that was started.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none.
+    """
     header, recipe = content["header"], content["recipe"]
     if not isinstance(header, dict) or not isinstance(recipe, dict):
         raise TypeError("header and recipe are objects")
