@@ -22,6 +22,7 @@ _EXTRAS = {
     **dict.fromkeys(("sqlalchemy", "ispyb", "pymysql"), "ispyb"),
     "PIL": "demo",
     "pika": "rabbitmq",
+    **dict.fromkeys(("argon2", "cryptography", "jinja2", "litestar", "uvicorn"), "web"),
     "textual": "monitor",
     **dict.fromkeys(("workflows", "zocalo"), "zocalo"),
 }

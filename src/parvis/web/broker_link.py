@@ -1,0 +1,120 @@
+"""The web page's own connection to the broker: status cards as they come, figures of queues now and then."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from parvis.config import Config
+from parvis.observe.cards import CardBoard
+from parvis.observe.queue_figures import QueueHistory, QueueSource, QueueTraffic, open_queue_source
+from parvis.service.status import TOPIC
+from parvis.transport.base import Transport, TransportError
+
+log = logging.getLogger("parvis.web")
+
+_LOOK_EVERY = 5.0
+_TRY_AGAIN = 10.0
+
+
+class NotConnected(TransportError):
+    """There is no connection to the broker just now."""
+
+
+class BrokerLink:
+    """Hears who is there, and looks at the queues, on threads of its own; waits for a broker that is away.
+
+    Attributes:
+        board: The cards of those who are there.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.board = CardBoard()
+        self._config = config
+        self._transport: Transport = config.transport()
+        self._is_subscribed = False
+        self._traffic: Sequence[QueueTraffic] | None = None
+        self._problem: str | None = None
+        self._stopped = threading.Event()
+        self._threads = [
+            threading.Thread(target=run, name=f"web-{what}", daemon=True)
+            for what, run in (("cards", self._connect), ("queues", self._look))
+        ]
+
+    @property
+    def where(self) -> str:
+        """Address of the broker and the namespace, for people."""
+        return f"{self._config.broker_hosts} {self._transport.namespace}".strip()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._is_subscribed and self._transport.is_connected
+
+    @property
+    def transport(self) -> Transport:
+        """The connection.
+
+        Raises:
+            NotConnected: There is none now.
+        """
+        if not self.is_connected:
+            raise NotConnected(f"the broker at {self._config.broker_hosts} cannot be reached just now")
+        return self._transport
+
+    @property
+    def traffic(self) -> Sequence[QueueTraffic] | None:
+        """What goes on in the queues; None if that is not known (yet)."""
+        return self._traffic
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing is known of the queues, or nothing new."""
+        return self._problem
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Leave the broker."""
+        self._stopped.set()
+        if self._is_subscribed:
+            self._transport.disconnect()
+        for thread in self._threads:
+            thread.join(timeout=5)
+
+    def _connect(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._transport.connect(timeout=_TRY_AGAIN)
+                self._transport.subscribe_broadcast(TOPIC, self.board.take)
+            except TransportError as error:
+                log.warning("no connection to the broker yet: %s", error)
+                self._stopped.wait(_TRY_AGAIN)
+            else:
+                self._is_subscribed = True
+                return
+
+    def _look(self) -> None:
+        history, source = QueueHistory(), None
+        while not self._stopped.is_set():
+            try:
+                source = source or self._open()
+                self._traffic = history.take(source.figures())
+                self._problem = None
+            except TransportError as error:
+                if self._problem is None:
+                    log.warning("no figures of queues: %s", error)
+                self._problem = str(error)
+            except Exception as error:
+                log.exception("no figures of queues")
+                self._problem = f"{type(error).__name__}: {error}"
+            self._stopped.wait(_LOOK_EVERY)
+        if source is not None:
+            source.close()
+
+    def _open(self) -> QueueSource:
+        return open_queue_source(self._config)

@@ -1,0 +1,83 @@
+"""Everything that the pages are made of."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import Final
+
+from parvis.config import Config
+from parvis.observe.grid_scans import GridScanSource, GridScansUnavailable, grid_scan_source
+from parvis.observe.records import FILE, Records
+from parvis.observe.records_place import find_records
+from parvis.web.broker_link import BrokerLink
+
+_LOOK_AGAIN: Final = 5.0
+
+
+class Sources:
+    """The broker, the records and the metadata database, as far as they are there.
+
+    Attributes:
+        config: The configuration.
+        broker: The connection to the broker.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.broker = BrokerLink(config)
+        self._lock = threading.Lock()
+        self._records: Records | None = None
+        self._file: tuple[int, int] | None = None
+        self._look_at = 0.0
+        self._grid_scans: GridScanSource | None = None
+
+    def start(self) -> None:
+        """Begin to hear of what goes on."""
+        self.broker.start()
+
+    def stop(self) -> None:
+        """Let go of the broker."""
+        self.broker.stop()
+
+    def records(self) -> Records:
+        """Return the records of logs and hops, those of now if there are others than before.
+
+        Raises:
+            RecordsError: There are none, or none that can be read.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if self._records is None or now >= self._look_at:
+                directory = find_records(self.config)
+                file: tuple[int, int] | None = None
+                with contextlib.suppress(OSError):
+                    found = (directory / FILE).stat()
+                    file = (found.st_dev, found.st_ino)
+                if self._records is None or file != self._file:
+                    self._records = None
+                    self._records = Records(directory)
+                    self._file = file
+                self._look_at = now + _LOOK_AGAIN
+            return self._records
+
+    def grid_scans(self) -> GridScanSource:
+        """Return where grid scans can be read.
+
+        Raises:
+            GridScansUnavailable: Nowhere.
+        """
+        with self._lock:
+            if self._grid_scans is None:
+                try:
+                    self._grid_scans = grid_scan_source(self.config)
+                except Exception as error:
+                    raise GridScansUnavailable(
+                        f"grid scans cannot be read: {type(error).__name__}: {error}"
+                    ) from error
+            if self._grid_scans is None:
+                raise GridScansUnavailable(
+                    "no metadata database is configured: set PARVIS_ISPYB_URL, or configure plugin ispyb"
+                )
+            return self._grid_scans
