@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,19 +14,23 @@ from parvis.config import Config
 
 if TYPE_CHECKING:
     from parvis.observe.cards import Card, CardBoard
+    from parvis.transport.base import Message, Transport
 
 # Everybody broadcasts every six seconds at least.
 _LISTEN = 7.0
-_REFRESH = 0.5
-_RESERVED_LINES = 5  # heading, head of the table, and the line below
+_LONGEST_RAW = 10_000
+_NOT_LIVE = "No live view, the services once instead: "
 
 
 @click.command(
     epilog="""\b
 Examples:
-  parvis monitor                  watch; end with Ctrl-C
-  parvis monitor --once           listen for seven seconds, print who is there
+  parvis monitor                      watch; ? shows the keys, q ends it
+  parvis monitor -s PerImageAnalysis  only this service; -s none: front ends without one
+  parvis monitor --host 'cs05r.*'     only on these machines
+  parvis monitor --once               listen for seven seconds, print who is there
   parvis monitor --json | jq '.services[] | select(.state == "error")'
+  parvis monitor --raw                print each broadcast as it comes
 """
 )
 @click.option("--once", is_flag=True, help="Listen for a while, print who is there, and end.")
@@ -39,29 +43,87 @@ Examples:
     show_default=True,
     help="How long --once and --json listen.",
 )
+@click.option(
+    "-s",
+    "--service",
+    "services",
+    metavar="SERVICE",
+    multiple=True,
+    help="Only this service, in any case; 'none' for instances without one. May be repeated.",
+)
+@click.option("--host", metavar="REGEX", help="Only instances in whose host this occurs.")
+@click.option("--raw", is_flag=True, help="Print each status broadcast, one a line, until Ctrl-C.")
 @json_option
 @with_config(logs=True)
-def monitor(once: bool, seconds: float, as_json: bool, config: Config) -> None:
+def monitor(
+    once: bool,
+    seconds: float,
+    services: tuple[str, ...],
+    host: str | None,
+    raw: bool,
+    as_json: bool,
+    config: Config,
+) -> None:
     """Show all services and wrappers, whoever wrote them: state, load, memory, version."""
+    from parvis.monitor.terminal import why_not_live
     from parvis.observe.cards import CardBoard
     from parvis.observe.logs import set_up_logging
     from parvis.service.status import TOPIC
 
     set_up_logging(config)
-    board = CardBoard()
+    wanted = _wanted(services, host)
+    board = CardBoard(wanted)
     transport = config.transport()
     transport.connect()
     try:
+        if raw:
+            _print_raw(transport, wanted)
+            return
         transport.subscribe_broadcast(TOPIC, board.take)
-        if once or as_json or not sys.stdout.isatty():
-            time.sleep(seconds)
-            _print_once(board, as_json)
-        else:
-            _watch(board, f"{config.broker_hosts} {transport.namespace}".strip())
+        obstacle = why_not_live()
+        if not (once or as_json or obstacle):
+            _watch(board, transport, f"{config.broker_hosts} {transport.namespace}".strip())
+            return
+        if not (once or as_json):
+            click.echo(f"{_NOT_LIVE}{obstacle}.", err=True)
+        time.sleep(seconds)
+        _print_once(board, as_json)
     except KeyboardInterrupt:
-        pass  # how a live view ends
+        pass  # how a view ends
     finally:
         transport.disconnect()
+
+
+def _wanted(services: Sequence[str], host: str | None) -> Callable[[Card], bool]:
+    names = {name.casefold() for name in services}
+    names = {"" if name == "none" else name for name in names}
+    try:
+        pattern = re.compile(host or "")
+    except re.error as error:
+        raise click.UsageError(f"--host is no regular expression: {error}") from None
+
+    def wanted(card: Card) -> bool:
+        its = {card.service.casefold(), *card.service_class.casefold().split(", ")}
+        if not card.service:
+            its = {""}
+        return (not names or not names.isdisjoint(its)) and bool(pattern.search(card.host))
+
+    return wanted
+
+
+def _print_raw(transport: Transport, wanted: Callable[[Card], bool]) -> None:
+    from parvis.observe.cards import read_card
+    from parvis.recipe.problem import printable
+    from parvis.service.status import TOPIC
+
+    def show(message: Message) -> None:
+        card = read_card(message.body, time.monotonic())
+        if card is not None and wanted(card):
+            click.echo(printable(message.body.decode(errors="replace"), _LONGEST_RAW))
+
+    transport.subscribe_broadcast(TOPIC, show)
+    while True:
+        time.sleep(1)
 
 
 def _print_once(board: CardBoard, as_json: bool) -> None:
@@ -83,25 +145,16 @@ def _print_once(board: CardBoard, as_json: bool) -> None:
     console.print(_summary(board, cards), highlight=False, markup=False)
 
 
-def _watch(board: CardBoard, where: str) -> None:
-    from rich.console import Console, Group
-    from rich.live import Live
-    from rich.text import Text
+def _watch(board: CardBoard, transport: Transport, where: str) -> None:
+    from parvis.monitor.log_view import LogLines
+    from parvis.monitor.status import StatusApp
+    from parvis.monitor.terminal import logs_taken, show
+    from parvis.observe.log_broadcast import TOPIC
 
-    from parvis.cli.monitor_table import card_table
-
-    console = Console()
-
-    def picture() -> Group:
-        cards = board.cards()
-        head = Text(f"parvis monitor  {where}", style="bold", no_wrap=True, overflow="ellipsis")
-        table = card_table(cards, max(1, console.size.height - _RESERVED_LINES))
-        return Group(head, table, Text(f"{_summary(board, cards)}   Ctrl-C ends", style="dim", no_wrap=True))
-
-    with Live(picture(), console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            time.sleep(_REFRESH)
-            live.update(picture(), refresh=True)
+    lines = LogLines()
+    transport.subscribe_broadcast(TOPIC, lines.take)
+    with logs_taken(lines.say):
+        show(StatusApp(board, lines, transport, where))
 
 
 def _summary(board: CardBoard, cards: Sequence[Card]) -> str:

@@ -13,6 +13,8 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.events import Resize
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
@@ -24,6 +26,7 @@ from parvis.observe.log_broadcast import LoggedLine
 from parvis.observe.recent_messages import RecentMessage
 
 _LABEL: Final = 14
+_AROUND: Final = 4  # lines of a box that are not its text
 _LINES_OF_LOG: Final = 12
 
 
@@ -37,22 +40,27 @@ class Dialogue(ModalScreen[bool]):
         border: round $primary; padding: 0 1; background: $surface;
         border-title-color: $foreground; border-title-style: bold;
     }
-    Dialogue VerticalScroll { height: auto; max-height: 1fr; scrollbar-size-vertical: 1; }
-    Dialogue Static { width: auto; background: $surface; }
+    Dialogue VerticalScroll { height: auto; scrollbar-size-vertical: 1; }
+    Dialogue Static { width: 100%; background: $surface; text-wrap: nowrap; text-overflow: ellipsis; }
     Dialogue Horizontal { height: 1; width: 100%; align-horizontal: right; margin-top: 1; }
-    Dialogue Button {
-        height: 1; min-width: 8; width: auto; border: none; margin-left: 2;
-        background: $surface; color: $foreground; text-style: none;
-    }
-    Dialogue Button:focus { text-style: reverse bold; }
+    Dialogue Button { min-width: 8; margin-left: 2; background: $panel; color: $foreground; }
+    Dialogue Button:focus { background-tint: $foreground 0%; text-style: reverse; }
     Dialogue Button.danger { color: $error; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(False)", "Close")]
+
+    def on_resize(self, event: Resize) -> None:
+        """Leave room for what stands below."""
+        self.query_one(VerticalScroll).styles.max_height = max(1, event.size.height - _AROUND)
 
 
 class Question(Dialogue):
     """Asks whether to do something that cannot be taken back. Says no unless it is told otherwise."""
 
+    DEFAULT_CSS = """
+    Question > Vertical { width: 64; }
+    Question Static { text-wrap: wrap; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "Yes"),
         Binding("n,q", "dismiss(False)", "No"),
@@ -65,12 +73,12 @@ class Question(Dialogue):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = Text(self._title).markup
+            box.border_title = Content(self._title)
             with VerticalScroll(can_focus=False):
                 yield Static(Text(self._text))
             with Horizontal():
-                yield Button(f"{self._yes} (y)", id="yes", classes="danger")
-                yield Button("Cancel (n)", id="no")
+                yield Button(f"{self._yes} (y)", id="yes", classes="danger", compact=True)
+                yield Button("Cancel (n)", id="no", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#no").focus()
@@ -82,6 +90,9 @@ class Question(Dialogue):
 class Help(Dialogue):
     """Shows the keys."""
 
+    DEFAULT_CSS = """
+    Help > Vertical { width: 78; }
+    """
     BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark,q,enter", "dismiss(False)", show=False)]
 
     def __init__(self, text: Text) -> None:
@@ -94,7 +105,7 @@ class Help(Dialogue):
             with VerticalScroll():
                 yield Static(self._text)
             with Horizontal():
-                yield Button("Close (Esc)")
+                yield Button("Close (Esc)", compact=True)
 
     def on_button_pressed(self) -> None:
         self.dismiss(False)
@@ -109,8 +120,7 @@ class Details(Dialogue):
     """
 
     DEFAULT_CSS = """
-    Details > Vertical { width: 96; max-width: 100%; height: auto; }
-    Details Static { width: 100%; }
+    Details > Vertical { width: 96; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q,enter", "dismiss(False)", show=False),
@@ -126,13 +136,13 @@ class Details(Dialogue):
 
     def compose(self) -> ComposeResult:
         with Vertical() as box:
-            box.border_title = Text(fitted(self.card.service or self.card.place, 60).strip()).markup
+            box.border_title = Content(fitted(self.card.service or self.card.place, 60).strip())
             with VerticalScroll():
                 yield Static(self._text)
             with Horizontal():
-                yield Button("Stop (x)", id="stop", classes="danger")
-                yield Button("Stop service (X)", id="stop-all", classes="danger")
-                yield Button("Close (Esc)", id="close")
+                yield Button("Stop (x)", id="stop", classes="danger", compact=True)
+                yield Button("Stop service (X)", id="stop-all", classes="danger", compact=True)
+                yield Button("Close (Esc)", id="close", compact=True)
 
     def on_mount(self) -> None:
         self.query_one("#close").focus()
@@ -172,7 +182,7 @@ def details(card: Card, lines: Sequence[LoggedLine], scene: Scene, *, is_gone: b
     _fact(text, "version", *version_parts(card, scene))
     _fact(text, "utilisation", *busy_parts(card.utilisation))
     _fact(text, "memory", (f"{card.memory:.1f} MB" if card.memory is not None else "", PLAIN))
-    _fact(text, "in flight", *flow_parts([card]))
+    _fact(text, "flow", *flow_parts([card]))
     _fact(text, "recipe", (card.recipe, NOTE))
     _messages(text, card)
     if lines:
@@ -214,10 +224,10 @@ def _message(text: Text, message: RecentMessage) -> None:
     good = message.result in {"done", "duplicate"}
     style = GOOD if good else WARN if message.result == "retry" else BAD
     text.append(f"{clock}  ", DIM)
+    text.append(f"{message.result:<9.9} ", style)
     text.append(f"{message.recipe or '-':<36.36} ", NOTE)
-    text.append(f"{'node ' + message.node if message.node else '':<9.9} ", DIM)
-    text.append(f"{message.result:<9.9}", style)
-    text.append(f" {message.seconds:8.3g} s\n", DIM)
+    text.append(f"{'node ' + message.node if message.node else '':<7.7}", DIM)
+    text.append(f"{message.seconds:6.3g} s\n", DIM)
     if message.reason:
         text.append(f"          {message.reason}\n", PLAIN)
 
@@ -227,7 +237,7 @@ def key_help(rows: Sequence[tuple[str, str]]) -> Text:
     text = Text()
     width = max(cell_len(key) for key, _ in rows) + 3
     for key, meaning in rows:
-        text.append(f"{key:<{width}}", NOTE if meaning else STRONG)
+        text.append(f"{key:<{width}}", NOTE)
         text.append(f"{meaning}\n", PLAIN)
     text.rstrip()
     return text

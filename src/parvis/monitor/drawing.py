@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from rich.cells import cell_len
@@ -30,6 +31,7 @@ from parvis.monitor.look import (
 from parvis.observe.cards import LATE, Card
 
 CARD_HEIGHT: Final = 6
+_NAMELESS: Final = "(no service)"
 LEAST_CARD: Final = 38
 
 Parts = Sequence[tuple[str, Style]]
@@ -67,13 +69,13 @@ def state_parts(card: Card, scene: Scene) -> Parts:
     age = card.age(scene.now)
     if age > LATE:
         sign, style = SILENT
-        return [(f"{sign} last seen {age:.0f} s ago", style)]
+        return [(f"{sign} last seen {age:.0f} s", style)]
     sign, style = state_look(card.state)
     return [(f"{sign} {card.state or '-'}", style)]
 
 
 def _service(card: Card, _: Scene) -> Parts:
-    return [(card.service or "(no service)", STRONG if card.service else DIM)]
+    return [(card.service or _NAMELESS, STRONG if card.service else DIM)]
 
 
 def _place(card: Card, _: Scene) -> Parts:
@@ -95,7 +97,7 @@ def busy_parts(share: float | None) -> Parts:
     if share is None:
         return []
     style = load_style(share)
-    return [(bar(share, 5), style), (f"{share:5.0%}", style)]
+    return [*bar(share, 5, style), (f"{share:5.0%}", style)]
 
 
 def _recipe(card: Card, _: Scene) -> Parts:
@@ -138,14 +140,14 @@ def version_parts(card: Card, scene: Scene) -> Parts:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the list.
+    """A column of a list.
 
     Attributes:
         title: Its heading.
         width: How wide it is at least.
         most: How wide it may become where there is room.
         of_card: What stands there for an instance.
-        of_group: What stands there for a service; nothing if not given.
+        of_group: What stands there for a service.
         order: What a click on the heading sorts by.
     """
 
@@ -153,21 +155,28 @@ class Column:
     width: int
     most: int
     of_card: Callable[[Card, Scene], Parts]
-    of_group: Callable[[Group, Scene], Parts] | None = None
+    of_group: Callable[[Group, Scene], Parts]
     order: Order | None = None
 
 
+def _nothing(_: Group, _scene: Scene) -> Parts:
+    return []
+
+
 def _group_name(group: Group, _: Scene) -> Parts:
-    return [(group.service or "(no service)", STRONG)]
+    return [(group.service or _NAMELESS, STRONG)]
+
+
+def _inside(card: Card, scene: Scene) -> Parts:
+    return [("└ ", FRAME), *_place(card, scene)]
 
 
 def _group_count(group: Group, _: Scene) -> Parts:
-    number = len(group.cards)
-    return [(f"{number} instance{'s' if number > 1 else ''}", PLAIN)]
+    return [(f"{len(group.cards):5d}", PLAIN)]
 
 
 def group_states(group: Group, scene: Scene) -> Parts:
-    """How many instances are in which state."""
+    """How many instances are in which state; what asks for attention first, rest last."""
     silent = sum(card.age(scene.now) > LATE for card in group.cards)
     states = Counter(card.state for card in group.cards if card.age(scene.now) <= LATE)
     parts = [(f"{SILENT[0]} {silent} silent  ", SILENT[1])] if silent else []
@@ -185,95 +194,118 @@ def _group_busy(group: Group, _: Scene) -> Parts:
 
 def _group_memory(group: Group, _: Scene) -> Parts:
     told = [card.memory for card in group.cards if card.memory is not None]
-    return [(f"{sum(told):4.0f} MB", DIM)] if told else []
+    return [(f"{sum(told):5.0f} MB", DIM)] if told else []
+
+
+def _group_errors(group: Group, _: Scene) -> Parts:
+    return errors_parts(group.cards)
+
+
+def _group_flow(group: Group, _: Scene) -> Parts:
+    return flow_parts(group.cards)
 
 
 def _group_version(group: Group, scene: Scene) -> Parts:
     old = sum(is_outdated(card, scene.newest) for card in group.cards)
     versions = sorted({card.version for card in group.cards}, reverse=True)
     first = versions[0] if versions else ""
-    return [(first, DIM), (f" {old} outdated", WARN)] if old else [(first, DIM)]
+    return [(first, DIM), (f"  {old} outdated", WARN)] if old else [(first, DIM)]
 
 
-# In the order in which they stand; `_IMPORTANT` is that in which they get room.
-COLUMNS: Final = {
-    column.title: column
-    for column in (
-        Column("SERVICE", 18, 30, _service, _group_name, Order.SERVICE),
-        Column("HOST", 18, 34, _place, _group_count, Order.HOST),
-        Column("STATE", 17, 36, state_parts, group_states, Order.STATE),
-        Column("BUSY", 10, 10, _busy, _group_busy, Order.UTILISATION),
-        Column("RECIPE", 8, 8, _recipe),
-        Column("TAG", 6, 12, _tag),
-        Column("MEMORY", 8, 8, _memory, _group_memory),
-        Column("ERRORS", 6, 6, _errors, lambda group, _: errors_parts(group.cards)),
-        Column("FLOW", 14, 34, _flow, lambda group, _: flow_parts(group.cards)),
-        Column("VERSION", 14, 26, version_parts, _group_version),
-    )
-}
-_IMPORTANT: Final = (
-    "SERVICE",
-    "STATE",
-    "HOST",
-    "BUSY",
-    "RECIPE",
-    "ERRORS",
-    "MEMORY",
-    "VERSION",
-    "FLOW",
-    "TAG",
+_BUSY: Final = Column("BUSY", 10, 10, _busy, _group_busy, Order.UTILISATION)
+_ERRORS: Final = Column("ERRORS", 6, 6, _errors, _group_errors)
+_MEMORY: Final = Column("MEMORY", 8, 8, _memory, _group_memory)
+_FLOW: Final = Column("FLOW", 16, 34, _flow, _group_flow)
+_VERSION: Final = Column("VERSION", 14, 26, version_parts, _group_version)
+
+# In the order in which they stand, and in which they grow. The second half of a line is given up first.
+_OF_INSTANCES: Final = (
+    Column("SERVICE", 18, 30, _service, _group_name, Order.SERVICE),
+    Column("HOST", 18, 34, _place, _nothing, Order.HOST),
+    Column("STATE", 17, 26, state_parts, _nothing, Order.STATE),
+    _BUSY,
+    Column("RECIPE", 8, 8, _recipe, _nothing),
+    _ERRORS,
+    _MEMORY,
+    _VERSION,
+    Column("TAG", 6, 12, _tag, _nothing),
+    _FLOW,
+)
+_OF_SERVICES: Final = (
+    Column("SERVICE", 19, 32, _inside, _group_name, Order.SERVICE),
+    Column("COUNT", 5, 5, lambda _card, _scene: [], _group_count, Order.HOST),
+    Column("STATE", 30, 48, state_parts, group_states, Order.STATE),
+    _BUSY,
+    _ERRORS,
+    _MEMORY,
+    _VERSION,
+    _FLOW,
 )
 MARGIN: Final = 2
 _GAP: Final = 1
 
 
-def columns_for(width: int) -> list[tuple[Column, int]]:
-    """Return the columns that a line of `width` cells has room for, and how wide each is."""
+@lru_cache(maxsize=16)
+def columns_for(width: int, *, services: bool, empty: frozenset[str]) -> Sequence[tuple[Column, int]]:
+    """Return the columns that a line of `width` cells has room for, and how wide each is.
+
+    Args:
+        width: Cells of a line.
+        services: Whether there is a line for each service.
+        empty: Titles of columns for which nobody has anything to say: they get no room.
+    """
     left = width - MARGIN
-    chosen: set[str] = set()
-    for title in _IMPORTANT:
-        need = COLUMNS[title].width + (_GAP if chosen else 0)
-        if need > left and chosen:
+    columns = [
+        column for column in (_OF_SERVICES if services else _OF_INSTANCES) if column.title not in empty
+    ]
+    chosen: list[Column] = []
+    for column in columns:
+        need = column.width + (_GAP if chosen else 0)
+        if need > left:
             break
-        chosen.add(title)
+        chosen.append(column)
         left -= need
-    widths = {title: column.width for title, column in COLUMNS.items() if title in chosen}
-    while left > 0 and (growing := [title for title in widths if widths[title] < COLUMNS[title].most]):
-        for title in growing[:left]:
-            widths[title] += 1
+    if not chosen:
+        return [(columns[0], max(1, left))]
+    widths = [column.width for column in chosen]
+    while left > 0 and (growing := [n for n, column in enumerate(chosen) if widths[n] < column.most]):
+        for number in growing[:left]:
+            widths[number] += 1
             left -= 1
-    if left < 0:  # not even the first fits
-        widths["SERVICE"] = max(1, width - MARGIN)
-    return [(COLUMNS[title], size) for title, size in widths.items()]
+    return list(zip(chosen, widths, strict=True))
+
+
+def empty_columns(cards: Sequence[Card]) -> frozenset[str]:
+    """Return the titles of columns for which nobody has anything to say."""
+    told = {
+        "TAG": any(card.tag for card in cards),
+        "FLOW": any(card.flow for card in cards),
+        "ERRORS": any(card.doings.errors for card in cards),
+    }
+    return frozenset(title for title, is_told in told.items() if not is_told)
 
 
 def row_line(
-    card: Card, columns: Sequence[tuple[Column, int]], scene: Scene, *, chosen: bool, inside: bool
+    card: Card, columns: Sequence[tuple[Column, int]], scene: Scene, *, chosen: bool, repeats: bool
 ) -> list[Segment]:
-    """Return a line for an instance; `inside` a service that was opened, it stands back."""
-    lead = "▶" if chosen else " "
-    line = [Segment(lead + " ", CHOSEN)]
+    """Return a line for an instance; the name of the service stands back where it `repeats`."""
+    line = [Segment("▶ " if chosen else "  ", CHOSEN)]
     for number, (column, width) in enumerate(columns):
         parts = column.of_card(card, scene)
-        if inside and number == 0:
-            parts = [("└ ", FRAME), (card.service, DIM)]
+        if repeats and number == 0:
+            parts = [(text, DIM) for text, _ in parts]
         line += joined(parts, width)
         line.append(Segment(" "))
     return line
 
 
 def group_line(
-    group: Group,
-    columns: Sequence[tuple[Column, int]],
-    scene: Scene,
-    *,
-    chosen: bool,
-    opened: bool,
+    group: Group, columns: Sequence[tuple[Column, int]], scene: Scene, *, chosen: bool, opened: bool
 ) -> list[Segment]:
     """Return a line for a service."""
     line = [Segment(("▾ " if opened else "▸ "), CHOSEN if chosen else DIM)]
     for column, width in columns:
-        line += joined(column.of_group(group, scene) if column.of_group else [], width)
+        line += joined(column.of_group(group, scene), width)
         line.append(Segment(" "))
     return line
 
@@ -293,7 +325,7 @@ def card_lines(card: Card, width: int, scene: Scene, *, chosen: bool) -> list[li
     inner = width - 4
     frame = CHOSEN if chosen else FRAME
     top, side, bottom = ("┏━┓", "┃", "┗━┛") if chosen else ("╭─╮", "│", "╰─╯")
-    name = fitted(card.service or "(no service)", min(cell_len(card.service) or 12, inner))
+    name = fitted(card.service or _NAMELESS, min(cell_len(card.service) or 12, inner))
     title: Parts = [(f" {name} ", STRONG if card.service else DIM)]
     line = top[1] * (width - 3 - cell_len(name) - 2)
     busy = busy_parts(card.utilisation)

@@ -73,14 +73,13 @@ class LogView(ScrollView):
 
     DEFAULT_CSS = """
     LogView {
-        scrollbar-size-vertical: 1;
-        scrollbar-gutter: stable;
+        scrollbar-size-vertical: 0;
         overflow-x: hidden;
     }
     """
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - as textual calls it
-        super().__init__(id=id)
+    def __init__(self) -> None:
+        super().__init__()
         self.words = ""
         self._all: deque[LoggedLine] = deque(maxlen=_KEPT)
         self._shown: Sequence[LoggedLine] = ()

@@ -75,7 +75,6 @@ STATES: Final = {
 }
 _OTHER_STATE: Final = ("◇", PLAIN)
 SILENT: Final = ("?", BAD)
-_EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _STEPS: Final = "▁▂▃▄▅▆▇█"
 
 
@@ -84,11 +83,12 @@ def state_look(state: str) -> tuple[str, Style]:
     return STATES.get(state, _OTHER_STATE)
 
 
-def bar(share: float, width: int) -> str:
-    """Return a horizontal bar, `width` cells wide, for a share from 0 to 1."""
-    eighths = round(min(1.0, max(0.0, share)) * width * 8)
-    full, rest = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(width)
+def bar(share: float, width: int, style: Style) -> list[tuple[str, Style]]:
+    """Return a thin bar, `width` cells wide, for a share from 0 to 1."""
+    halves = round(min(1.0, max(0.0, share)) * width * 2)
+    full, half = divmod(halves, 2)
+    done = "━" * full + "╸" * half
+    return [(done, style), ("─" * (width - len(done)), FRAME)]
 
 
 def load_style(share: float) -> Style:

@@ -17,9 +17,11 @@ from parvis.monitor.arrange import Density, Group, Item, Order, grouped, key_of,
 from parvis.monitor.drawing import (
     CARD_HEIGHT,
     LEAST_CARD,
+    Column,
     Scene,
     card_lines,
     columns_for,
+    empty_columns,
     group_line,
     row_line,
 )
@@ -81,9 +83,9 @@ class Overview(ScrollView, can_focus=True):
         self._cards: Sequence[Card] = ()
         self._matched: Sequence[Card] = ()
         self._items: list[Item] = []
-        self._inside: set[Key] = set()  # instances that stand below their service
+        self._empty: frozenset[str] = frozenset()
         self._opened: set[str] = set()
-        self._chosen: Key | None = None
+        self._chosen: Key | None = None  # what the user chose, as long as it is there
         self._index = 0
         self._drawn: dict[int, Strip] = {}
         self._scene = Scene(0.0, {})
@@ -102,6 +104,12 @@ class Overview(ScrollView, can_focus=True):
     def line_width(self) -> int:
         """Cells of a line."""
         return max(1, self.scrollable_content_region.width)
+
+    @property
+    def columns(self) -> Sequence[tuple[Column, int]]:
+        """The columns of lines, and how wide each is."""
+        services = self.density is Density.SERVICES
+        return columns_for(self.line_width, services=services, empty=self._empty)
 
     def show_cards(self, cards: Sequence[Card], now: float) -> None:
         """Show these cards, which were there at `now`."""
@@ -124,7 +132,7 @@ class Overview(ScrollView, can_focus=True):
         density = self.wanted or self._fitting(len(self._matched))
         changed = density is not self.density
         self.density = density
-        self._inside = set()
+        self._empty = empty_columns(self._matched)
         if density is Density.SERVICES:
             self._items = list(self._with_opened(grouped(self._matched, self.order, now)))
         else:
@@ -142,7 +150,6 @@ class Overview(ScrollView, can_focus=True):
             items.append(group)
             if group.service in self._opened:
                 items += group.cards
-                self._inside.update(map(key_of, group.cards))
         return items
 
     def _fitting(self, count: int) -> Density:
@@ -166,8 +173,8 @@ class Overview(ScrollView, can_focus=True):
         if self._chosen in keys:
             self._index = keys.index(self._chosen)
         else:
+            self._chosen = None
             self._index = max(0, min(self._index, len(keys) - 1))
-        self._chosen = keys[self._index] if keys else None
 
     # Drawing
 
@@ -215,12 +222,14 @@ class Overview(ScrollView, can_focus=True):
         if y >= len(self._items):
             return [], False
         item, chosen = self._items[y], y == self._index
-        columns = columns_for(self.line_width)
+        columns = self.columns
         if isinstance(item, Group):
             opened = item.service in self._opened
             return group_line(item, columns, self._scene, chosen=chosen, opened=opened), chosen
-        inside = key_of(item) in self._inside
-        return row_line(item, columns, self._scene, chosen=chosen, inside=inside), chosen
+        repeats = (
+            y > 0 and self.order is Order.SERVICE and self._items[y - 1].service == item.service
+        ) or self.density is Density.SERVICES
+        return row_line(item, columns, self._scene, chosen=chosen, repeats=repeats), chosen
 
     def on_resize(self, event: Resize) -> None:  # noqa: ARG002
         self.rearrange()
@@ -267,7 +276,7 @@ class Overview(ScrollView, can_focus=True):
             self._opened.add(item.service)
         else:
             self._opened.discard(item.service)
-            self._chosen = ("service", item.service)
+        self._chosen = ("service", item.service)
         self.rearrange()
 
     def on_click(self, event: Click) -> None:

@@ -16,7 +16,7 @@ from textual.widgets import Footer, Input, Static
 from parvis.monitor.app import MonitorApp
 from parvis.monitor.arrange import Density, Group, Order, newest
 from parvis.monitor.dialogues import Details, Help, Question, key_help
-from parvis.monitor.drawing import Scene, columns_for, heading_line
+from parvis.monitor.drawing import Scene, heading_line
 from parvis.monitor.log_view import LogLines, LogView
 from parvis.monitor.look import BAD, DIM, NOTE, STRONG, state_look
 from parvis.monitor.overview import Overview
@@ -29,17 +29,20 @@ _SEND_LIMIT: Final = 5.0
 _LOW, _HIGH = 20, 40  # lines of a terminal from which a log, and a long log, has room
 
 _KEYS: Final = (
-    ("arrows, mouse", "choose an instance, or a service"),
-    ("Enter, click again", "open it: all of an instance, or the instances of a service"),
-    ("/", "filter by words: service, host, state, tag, version, recipe; the log, too"),
-    ("Esc", "no filter; closes what is open"),
-    ("s", "sort by service, host, state, utilisation, last seen; or click on a heading"),
-    ("v", "view: as fits, cards, a line an instance, a line a service"),
-    ("x", "stop what is chosen: an instance or, on its line, a service"),
-    ("X", "stop all instances of the service"),
+    ("arrows, click", "choose an instance, or a service"),
+    ("Enter, click again", "open it"),
+    ("/", "filter by words, the log, too; Esc ends it"),
+    ("s", "sort by service, host, state, utilisation, last seen"),
+    ("v", "view: as fits, cards, instances, services"),
+    ("x", "stop what is chosen"),
+    ("X", "stop all instances of that service"),
     ("l", "hide or show the log"),
-    ("?", "this help"),
     ("q, Ctrl-C", "quit"),
+    ("", ""),
+    ("● ○ ✖", "at work, idle, error"),
+    ("?", "not heard of for 10 s; taken away after 90 s"),
+    ("ERRORS", "messages that were not done, since it started"),
+    ("outdated", "somebody runs a newer version"),
 )
 _SIGNS: Final = (
     "processing",
@@ -62,12 +65,10 @@ class StatusApp(MonitorApp):
     """
 
     CSS = """
-    Screen { background: $background; layout: vertical; }
     #headline, #heading { height: 1; width: 100%; background: $surface; }
     #heading { background: $background; }
     Overview { height: 1fr; background: $background; }
-    #log-title { height: 1; width: 100%; background: $background; color: $secondary; }
-    LogView { height: 5; background: $background; }
+    LogView { background: $background; border-top: solid $border; border-title-color: $secondary; }
     #filter { height: 1; border: none; padding: 0 1; display: none; background: $surface; }
     Toast { max-width: 60; }
     """
@@ -102,14 +103,15 @@ class StatusApp(MonitorApp):
         yield Static(id="headline")
         yield Static(id="heading")
         yield Overview()
-        yield Static("── log ", id="log-title")
-        yield LogView(id="log")
+        yield LogView()
         yield Input(id="filter", placeholder="words to look for", compact=True)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         self.title = "parvis monitor"
-        self.query_one(LogView).can_focus = False
+        log = self.query_one(LogView)
+        log.can_focus = False
+        log.border_title = "log"
         self.query_one(Overview).focus()
         self._place_log()
         self.set_interval(_PERIOD, self.update_now)
@@ -168,7 +170,7 @@ class StatusApp(MonitorApp):
             text = Text(f"  sorted by {overview.order}", DIM, no_wrap=True)
         else:
             text = Text(no_wrap=True)
-            for part, style in heading_line(columns_for(overview.line_width), overview.order):
+            for part, style in heading_line(overview.columns, overview.order):
                 text.append(part, style)
         if overview.words:
             text.append(f"  filter: {overview.words}", NOTE)
@@ -183,7 +185,7 @@ class StatusApp(MonitorApp):
         if event.widget is None or event.widget.id != "heading" or self._overview.density is Density.CARDS:
             return
         x = event.x - 2
-        for column, width in columns_for(self._overview.line_width):
+        for column, width in self._overview.columns:
             if x < width + 1:
                 if column.order is not None:
                     self._sort_by(column.order)
@@ -249,8 +251,9 @@ class StatusApp(MonitorApp):
         height = self.size.height
         shown = self._wants_log and height >= _LOW
         screen = self.screen_stack[0]
-        screen.query_one("#log-title").display = screen.query_one(LogView).display = shown
-        screen.query_one(LogView).styles.height = 12 if height >= _HIGH else 5
+        log = screen.query_one(LogView)
+        log.display = shown
+        log.styles.height = 13 if height >= _HIGH else 6
 
     # One instance, help, stopping
 
@@ -290,7 +293,7 @@ class StatusApp(MonitorApp):
             sends = [stop_service(name) for name in card.service_class.split(", ")]
         else:
             what, sends = f"{card.service or 'the instance'} at {card.host}", [stop_instance(card.host)]
-        question = f"Stop {what}?\n\nIt finishes the message in hand; what waits stays in its queue."
+        question = f"Stop {what}?\n\nMessages in hand are finished; what waits stays in its queue."
 
         def answered(yes: bool | None) -> None:
             if yes:
