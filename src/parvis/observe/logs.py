@@ -165,6 +165,16 @@ _UNSAFE_IN_LINE = _UNSAFE | {ord("\n"): "\\n", ord("\t"): "\\t"}
 _CONTINUATION = "\n    | "
 
 
+def terminal_text(text: str) -> str:
+    """Return a text with what a terminal might obey written out; lines and tabs are left."""
+    return text.translate(_UNSAFE)
+
+
+def terminal_line(text: str) -> str:
+    """Return a text in one line, with what a terminal might obey written out."""
+    return text.translate(_UNSAFE_IN_LINE)
+
+
 class ConsoleFormatter(logging.Formatter):
     """One line a record: time, level, service, first letters of the recipe ID, message.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import sqlite3
 import threading
@@ -16,7 +17,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from parvis.observe import log_table
+from parvis.observe import hop_table, log_table
 from parvis.observe.log_record import LogQuery, LogRecord
 
 __all__ = [
@@ -36,12 +37,13 @@ _FORMAT: Final = 0x50525301
 """SQLite's `user_version` of our files: `PRS` and the number of the format."""
 _FORMATS: Final = range(_FORMAT & ~0xFF, (_FORMAT | 0xFF) + 1)
 
-_SCHEMA: Final = log_table.SCHEMA
+_SCHEMA: Final = (*log_table.SCHEMA, *hop_table.SCHEMA)
 
 _DAY: Final = 86_400.0
 _MEGABYTE: Final = 1_000_000
 _SHELVES_BY_AGE: Final = 15
 _SHELVES_BY_SIZE: Final = 40  # bytes of text; with its index a shelf takes about twice as much
+_STEP: Final = 0.05  # seconds in which a part is thrown away, while nothing can be written
 _LARGEST_LOG: Final = 64_000_000  # bytes that the write-ahead log keeps of the disk
 _PATIENCE: Final = 10.0  # seconds that a writer waits for a reader that recovers the log of the file
 
@@ -127,9 +129,7 @@ class Records:
 
     def _missing(self) -> RecordsError:
         where = self.path.parent
-        return RecordsMissing(
-            f"there are no records in {where}: `parvis collect` takes them, and `parvis up` does"
-        )
+        return RecordsMissing(f"there are no records in {where}: `parvis collect` or `parvis up` takes them")
 
     def __enter__(self) -> Self:
         return self
@@ -275,12 +275,21 @@ class RecordsWriter(Records):
         """
         with self.writing() as database:
             before = time.time() - self._keep
+            is_too_big = self._used(database) > self._most_bytes
             shelves = log_table.shelves(database)
-            too_big = self._used(database) > self._most_bytes
-            if shelves and (shelves[0].newest < before or (too_big and len(shelves) > 1)):
+            if shelves and shelves[0].newest < before:
                 log_table.remove_shelf(database, shelves[0])
                 return True
-            return False
+            oldest = hop_table.oldest(database)
+            if is_too_big and len(shelves) > 1 and (oldest is None or shelves[0].newest < oldest):
+                log_table.remove_shelf(database, shelves[0])
+                return True
+            if oldest is None or not (is_too_big or oldest < before):
+                return False
+            if is_too_big:
+                before = shelves[0].newest if len(shelves) > 1 else math.inf
+            _remove_recipes(database, before)
+            return True
 
     def _used(self, database: sqlite3.Connection) -> int:
         page, pages, free = (
@@ -288,6 +297,13 @@ class RecordsWriter(Records):
             for name in ("page_size", "page_count", "freelist_count")
         )
         return page * (pages - free)
+
+
+def _remove_recipes(database: sqlite3.Connection, before: float) -> None:
+    """Throw away recipes in which nothing has happened since `before`, for as long as a step may take."""
+    end = time.monotonic() + _STEP
+    while (oldest := hop_table.oldest(database)) is not None and oldest < before and time.monotonic() < end:
+        hop_table.remove_oldest(database)
 
 
 def _hold(directory: Path) -> int:

@@ -1,0 +1,104 @@
+"""`parvis collect`: take log records and hops, and keep them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from parvis.cli.options import with_config
+from parvis.config import Config
+
+if TYPE_CHECKING:
+    from parvis.observe.gelf_inputs import GelfInputs
+
+_PORT = click.IntRange(-1, 65535)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  parvis collect                         take GELF at ports of this machine, and hops from the broker
+  parvis collect --host 0.0.0.0          let other machines send log records
+  parvis collect --tcp -1 --http -1      by UDP only
+  parvis collect --directory /var/lib/parvis/records
+"""
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--udp",
+    type=_PORT,
+    default=12201,
+    show_default=True,
+    help="Port for UDP; 0 for any free one, -1 for none.",
+)
+@click.option("--tcp", type=_PORT, default=12201, show_default=True, help="Port for TCP.")
+@click.option("--http", type=_PORT, default=12202, show_default=True, help="Port for HTTP, at /gelf.")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to keep them; by default as configured, or in a place for this broker.",
+)
+@click.option("--no-hops", is_flag=True, help="Take log records only, without a broker.")
+@with_config(logs=True)
+def collect(
+    host: str, udp: int, tcp: int, http: int, directory: Path | None, no_hops: bool, config: Config
+) -> None:
+    """Take log records in GELF, and hops from the broker, for `parvis logs` and `parvis trace`.
+
+    Run one for each broker and namespace. Ends with Ctrl-C or SIGTERM, when all that has come is written.
+    """
+    from parvis.observe.collector import Collector
+    from parvis.observe.gelf_inputs import GelfInputs
+    from parvis.observe.logs import set_up_logging
+    from parvis.observe.records_place import open_writer
+
+    set_up_logging(config)
+    transport = None if no_hops else config.transport()
+    ports = {"udp": udp, "tcp": tcp, "http": http}
+    with Collector(lambda: open_writer(config, directory), transport) as collector:
+        try:
+            inputs = GelfInputs(
+                collector.intake, host, **{kind: port if port >= 0 else None for kind, port in ports.items()}
+            )
+        except OSError as error:
+            raise click.ClickException(
+                f"{error.strerror}; name another port, or 0 for any free one"
+            ) from None
+        with inputs:
+            _announce(inputs, host, collector.directory)
+            _wait_for_signal()
+        lost = sum(inputs.account.dropped.values())
+    click.echo(f"{collector.written} records and reports written{f', {lost} dropped' if lost else ''}.")
+
+
+def _announce(inputs: GelfInputs, host: str, directory: Path) -> None:
+    shown = f"[{host}]" if ":" in host else host
+    places = {
+        "udp": "GELF by UDP at {}:{}",
+        "tcp": "GELF by TCP at {}:{}",
+        "http": "GELF by HTTP at http://{}:{}/gelf",
+    }
+    for kind, port in inputs.ports.items():
+        click.echo(f"Taking {places[kind].format(shown, port)}")
+    click.echo(f"Keeping records in {directory}")
+
+
+def _wait_for_signal() -> None:
+    """Return at SIGTERM or SIGINT; the second of them ends the process."""
+    import signal
+    import threading
+
+    from parvis.service.supervisor import end_by_signal
+
+    ended = threading.Event()
+
+    def end(number: int, _frame: object) -> None:
+        if ended.is_set():
+            end_by_signal(number)
+        ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+    ended.wait()

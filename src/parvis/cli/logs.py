@@ -1,0 +1,241 @@
+"""`parvis logs`: search log records, and follow them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from parvis.cli.options import json_option, with_config
+from parvis.config import Config
+from parvis.observe.log_record import LEVELS, LogQuery, LogRecord
+
+if TYPE_CHECKING:
+    from parvis.observe.graylog import Graylog
+    from parvis.observe.log_source import Kind
+    from parvis.observe.records import Records
+
+_POLL: Final = 0.7
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_MOST: Final = 10_000
+_MOST_IN_GROUPS: Final = 50_000
+_COMPLAINT_INTERVAL: Final = 60.0
+
+
+def _duration(text: str) -> float:
+    """Read a length of time, as `600`, `90s`, `10m`, `2h`, `3d` or `1w`; in seconds."""
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", text.strip())
+    if found is None:
+        raise click.BadParameter(f"{text[:40]!r} is no length of time: 600, 90s, 10m, 2h, 3d or 1w")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def _moment(text: str) -> float:
+    """Read a time of day, a date, both, or a length of time ago; in seconds since 1970."""
+    written = text.strip()
+    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", written):
+        written = (
+            f"{datetime.now().astimezone():%Y-%m-%d} {written.zfill(8 if written.count(':') == 2 else 5)}"
+        )
+    try:
+        return datetime.fromisoformat(written).astimezone().timestamp()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return time.time() - _duration(text)
+    except click.BadParameter:
+        raise click.BadParameter(
+            f"{text[:40]!r} is no moment: 14:30, 2026-11-20, 2026-11-20T14:30 or 2h"
+        ) from None
+
+
+def _read_duration(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
+    return _duration(text)
+
+
+def _read_moment(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    return None if text is None else _moment(text)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  parvis logs                                 the last ten minutes
+  parvis logs -f --level warning              warnings and errors as they come
+  parvis logs -r 8e2e8e3c                     all about one recipe
+  parvis logs -s PerImageAnalysis --filter 'xtal_0042.cbf' --time 2d
+  parvis logs -a --level error --since 08:00  what went wrong this morning, each error once
+  parvis logs -vv --level error               with tracebacks
+"""
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on, and show what comes.")
+@click.option("-a", "--aggregate", is_flag=True, help="Show what comes from the same line of a program once.")
+@click.option(
+    "-r", "--recipe", metavar="ID", help="Only records of this recipe; the first characters will do."
+)
+@click.option(
+    "-s",
+    "--source",
+    "--facility",
+    "--service",
+    "sources",
+    metavar="NAME",
+    multiple=True,
+    help="Only records of this service or logger. May be repeated: any of them.",
+)
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+    help="Only records at least that urgent.",
+)
+@click.option(
+    "--time",
+    "seconds",
+    metavar="TIME",
+    callback=_read_duration,
+    default="600",
+    show_default=True,
+    help="How far back: 600, 10m, 2h, 3d, 1w.",
+)
+@click.option(
+    "--since",
+    metavar="WHEN",
+    callback=_read_moment,
+    help="From when on, in place of --time: 14:30, 2026-11-20, 2h.",
+)
+@click.option(
+    "--filter",
+    "text",
+    metavar="TEXT",
+    help="Only records with these words in the message; * ends a part of a word.",
+)
+@click.option("-n", "--limit", type=click.IntRange(1), help=f"The newest of them: {_MOST:,} by default.")
+@click.option("-v", "--verbose", "detail", count=True, help="Show more of each; up to -vvvv.")
+@click.option(
+    "--from",
+    "kind",
+    type=click.Choice(["records", "graylog"]),
+    help="Where to look; by default Graylog, if its address is configured.",
+)
+@json_option
+@with_config()
+def logs(
+    follow: bool,
+    aggregate: bool,
+    recipe: str | None,
+    sources: tuple[str, ...],
+    level: str,
+    seconds: float,
+    since: float | None,
+    text: str | None,
+    limit: int | None,
+    detail: int,
+    kind: Kind | None,
+    as_json: bool,
+    config: Config,
+) -> None:
+    """Search log records of all services, here or in Graylog: the last ten minutes, unless told otherwise.
+
+    They are those that `parvis collect` has taken, or `parvis up` on the side. With --json each is a JSON
+    object on a line of its own.
+    """
+    from parvis.observe.log_source import open_source
+
+    if follow and aggregate:
+        raise click.UsageError("--aggregate groups what there is, --follow shows what comes: choose one")
+    try:
+        query = LogQuery(
+            recipe=recipe,
+            sources=sources,
+            level=LEVELS.index(level),
+            since=time.time() - seconds if since is None else since,
+            text=text,
+            limit=limit or (_MOST_IN_GROUPS if aggregate else _MOST),
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    source = open_source(config, kind)
+    show = _Printer(detail, as_json)
+    if follow:
+        _follow(source, query, show)
+    elif aggregate:
+        found = source.search(query)
+        _note_limit(found, query)
+        for record, count in _grouped(found):
+            show([record], count)
+    else:
+        found = source.search(query)
+        _note_limit(found, query)
+        show(sorted(found, key=lambda record: record.time))
+
+
+class _Printer:
+    """Prints records as asked for."""
+
+    def __init__(self, detail: int, as_json: bool) -> None:
+        from parvis.observe.logs import wants_colour
+
+        self._detail = detail
+        self._as_json = as_json
+        self._colour = wants_colour(sys.stdout)
+
+    def __call__(self, records: Iterable[LogRecord], similar: int | None = None) -> None:
+        """Print records; each stands for `similar`, if that is given."""
+        for record in records:
+            click.echo(self._text(record, similar), color=self._colour)
+
+    def _text(self, record: LogRecord, similar: int | None) -> str:
+        if self._as_json:
+            import orjson
+
+            more = {} if similar is None else {"similar": similar}
+            return orjson.dumps(record.to_json() | more, default=str).decode()
+        from parvis.cli.log_lines import lines_of
+
+        note = f"(representative of a group of {similar} similar messages)" if (similar or 0) > 1 else ""
+        return lines_of(record, self._detail, colour=self._colour, note=note)
+
+
+def _grouped(records: Iterable[LogRecord]) -> list[tuple[LogRecord, int]]:
+    """The newest record of each level and line of a program, and how many there are; oldest of them first."""
+    groups: dict[tuple[Any, ...], tuple[LogRecord, int]] = {}
+    for record in records:
+        key = record.level, str(record.fields.get("file")), str(record.fields.get("line"))
+        newest, count = groups.get(key, (record, 0))
+        groups[key] = max(newest, record, key=lambda one: one.time), count + 1
+    return sorted(groups.values(), key=lambda group: group[0].time)
+
+
+def _note_limit(found: Sequence[LogRecord], query: LogQuery) -> None:
+    if len(found) >= query.limit:
+        click.echo(
+            f"These are the newest {len(found):,}; there may be more: see --limit and --since.", err=True
+        )
+
+
+def _follow(source: Records | Graylog, query: LogQuery, show: _Printer) -> None:
+    """Show what is there and what comes, until interrupted; trouble on the way is said and outlived."""
+    from parvis.observe.log_source import SourceError, follower
+    from parvis.observe.logs import terminal_line
+
+    following = follower(source, query)
+    show(sorted(following.new(), key=lambda record: record.time))
+    said, say_again = "", 0.0
+    while True:
+        time.sleep(_POLL)
+        try:
+            show(following.new())
+        except SourceError as error:
+            text = terminal_line(str(error))
+            if text != said or time.monotonic() >= say_again:
+                click.echo(text, err=True)
+                said, say_again = text, time.monotonic() + _COMPLAINT_INTERVAL
+        else:
+            said = ""
