@@ -155,6 +155,11 @@ class QueueSource(Protocol):
         """How the figures are had, for people."""
         ...
 
+    @property
+    def peek_cost(self) -> str:
+        """What a look at messages costs, in words; empty for nothing."""
+        ...
+
     def figures(self) -> list[QueueFigures]:
         """Every queue and topic, by name; those of the broker's own housekeeping are left out.
 

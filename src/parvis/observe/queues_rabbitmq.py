@@ -45,6 +45,7 @@ class RabbitMQSource:
 
     product = "RabbitMQ"
     origin = "management interface"
+    peek_cost = "RabbitMQ marks each message that is looked at as redelivered"
 
     def __init__(self, management: Management, vhost: str, namespace: str = "") -> None:
         self._management = management

@@ -95,6 +95,8 @@ class StompSource:
         more: Who knows more of the broker itself, if anybody.
     """
 
+    peek_cost = ""
+
     def __init__(
         self, console: StompConsole, reader: Reader, namespace: str, more: Reader | None = None
     ) -> None:
