@@ -15,6 +15,8 @@ _COMMANDS = {
     "monitor": ("parvis.cli.monitor:monitor", "Show who is there and what they are doing."),
     "web": ("parvis.cli.web:web", "Show what goes on to browsers."),
     "queue": ("parvis.cli.queue:queue", "Show queues, look into them, and move what is in them."),
+    "logs": ("parvis.cli.logs:logs", "Search log records, and follow them."),
+    "collect": ("parvis.cli.collect:collect", "Take log records and hops, and keep them."),
     "recipe": ("parvis.cli.recipe:recipe", "Check, draw and show recipes."),
     "rabbitmq": ("parvis.cli.rabbitmq:rabbitmq", "Set a RabbitMQ up."),
     "completion": ("parvis.cli.completion:completion", "Print what makes a shell complete these commands."),
