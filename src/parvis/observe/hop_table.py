@@ -281,7 +281,7 @@ def _add_hops(database: sqlite3.Connection, recipe: int, hops: Sequence[Hop]) ->
         return
     database.executemany(_SAVE_NODE, [(recipe, node, *astuple(tally.nodes[node])) for node in nodes])
     database.executemany(_SAVE_EDGE, [(recipe, *key, *astuple(tally.edges[key])) for key in edges])
-    queues = [(tally.nodes[node].queue,) for node in nodes]
+    queues = {(hop.queue,) for hop in hops}
     database.executemany("INSERT OR IGNORE INTO hop_queue VALUES (?)", queues)
 
 

@@ -155,13 +155,13 @@ def tally_of(hops: Iterable[Hop]) -> Tally:
     return tally
 
 
-def order(hop: Hop) -> tuple[bool, float, float, str, str]:
-    """Return what tells which of two handlings of a message is the later.
+def _order(hop: Hop) -> tuple[bool, bool, float, float, str, str]:
+    """What tells which of two handlings of a message is the later; known copies come before all.
 
     Tries are better than clocks, which differ from host to host, but begin anew when it is sent in again.
     """
     first, second = (hop.ended, hop.tries) if hop.reinjected else (hop.tries, hop.ended)
-    return hop.reinjected, first, second, hop.result, hop.host
+    return hop.result != "duplicate", hop.reinjected, first, second, hop.result, hop.host
 
 
 def latest_of(hops: Iterable[Hop]) -> list[Hop]:
@@ -169,7 +169,7 @@ def latest_of(hops: Iterable[Hop]) -> list[Hop]:
     latest: dict[tuple[int, str], Hop] = {}
     for hop in hops:
         before = latest.setdefault((hop.node, hop.identity), hop)
-        if hop.result != "duplicate" and (before.result == "duplicate" or order(hop) > order(before)):
+        if _order(hop) > _order(before):
             latest[hop.node, hop.identity] = hop
     return list(latest.values())
 

@@ -150,8 +150,8 @@ class _Teller:
         held = [one for one in self._evidence.held if one.node == number]
         moot = sum(one.count for one in held if one.kind == "reminder" and tally.sent_on > one.sent)
         held = [one for one in held if one.kind != "reminder" or tally.sent_on <= one.sent]
-        waiting = sum(one.count for one in held)
-        outstanding = max(sent - tally.ended - moot, tally.seen - tally.ended, waiting, 0)
+        outstanding = max(sent - tally.ended - moot, tally.seen - tally.ended, 0)
+        waiting = min(sum(one.count for one in held), outstanding)
         queue = tally.queue or _text(content.get("queue") or content.get("topic"))
         queue = queue or next((key.queue for key, _ in ways), "")
         count = NodeCount(
