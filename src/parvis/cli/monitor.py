@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -84,7 +85,7 @@ def monitor(
         if not (once or as_json or obstacle):
             _watch(board, transport, f"{config.broker_hosts} {transport.namespace}".strip())
             return
-        if not (once or as_json):
+        if obstacle and not (once or as_json) and sys.stdout.isatty():
             click.echo(f"{_NOT_LIVE}{obstacle}.", err=True)
         time.sleep(seconds)
         _print_once(board, as_json)

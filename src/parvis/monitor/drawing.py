@@ -303,7 +303,8 @@ def group_line(
     group: Group, columns: Sequence[tuple[Column, int]], scene: Scene, *, chosen: bool, opened: bool
 ) -> list[Segment]:
     """Return a line for a service."""
-    line = [Segment(("▾ " if opened else "▸ "), CHOSEN if chosen else DIM)]
+    sign = ("▼ " if opened else "▶ ") if chosen else ("▾ " if opened else "▸ ")
+    line = [Segment(sign, CHOSEN if chosen else DIM)]
     for column, width in columns:
         line += joined(column.of_group(group, scene), width)
         line.append(Segment(" "))

@@ -18,7 +18,7 @@ from parvis.monitor.arrange import Density, Group, Order, newest
 from parvis.monitor.dialogues import Details, Help, Question, key_help
 from parvis.monitor.drawing import Scene, heading_line
 from parvis.monitor.log_view import LogLines, LogView
-from parvis.monitor.look import BAD, DIM, NOTE, STRONG, state_look
+from parvis.monitor.look import BAD, DIM, NOTE, STRONG, counted, state_look
 from parvis.monitor.overview import Overview
 from parvis.observe.cards import LATE, Card, CardBoard
 from parvis.service.commands import stop_instance, stop_service
@@ -113,7 +113,7 @@ class StatusApp(MonitorApp):
         log.can_focus = False
         log.border_title = "log"
         self.query_one(Overview).focus()
-        self._place_log()
+        self._place_log(self.size.height)
         self.set_interval(_PERIOD, self.update_now)
         self.update_now()
 
@@ -238,17 +238,16 @@ class StatusApp(MonitorApp):
 
     # The log
 
-    def on_resize(self, event: Resize) -> None:  # noqa: ARG002
+    def on_resize(self, event: Resize) -> None:
         """Give the log as much room as there is."""
-        self._place_log()
+        self._place_log(event.size.height)
 
     def action_log(self) -> None:
         """Hide or show the log."""
         self._wants_log = not self._wants_log
-        self._place_log()
+        self._place_log(self.size.height)
 
-    def _place_log(self) -> None:
-        height = self.size.height
+    def _place_log(self, height: int) -> None:
         shown = self._wants_log and height >= _LOW
         screen = self.screen_stack[0]
         log = screen.query_one(LogView)
@@ -312,8 +311,3 @@ class StatusApp(MonitorApp):
     def _tell(self, text: str, severity: str) -> None:
         level = "error" if severity == "error" else "information"
         self.call_from_thread(lambda: self.notify(text, severity=level, markup=False))
-
-
-def counted(number: int, what: str) -> str:
-    """Return `1 service`, `2 services`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
