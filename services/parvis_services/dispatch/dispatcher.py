@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, Field
 
+from parvis.observe.hops import Started, report, reports_hops
 from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.recipe.graph import Recipe
@@ -24,7 +25,7 @@ from parvis.service.fan_out import USER
 from parvis.transport.base import Send, own_headers
 from parvis_services.dispatch import plugins
 from parvis_services.dispatch.defaults import site_parameters
-from parvis_services.dispatch.logbook import LogbookEntry, write_entry
+from parvis_services.dispatch.logbook import write_entry
 from parvis_services.ispyb.errors import DatabaseUnavailable, IspybError, VisitUnreachable
 from parvis_services.ispyb.reprocessing import job_recipe
 
@@ -68,11 +69,13 @@ class Dispatcher(Service[DispatchRequest, Anything]):
 
     _database: Database | None = None
     _site: Site
+    _reports_hops: bool = False
 
     def start(self) -> None:
         """Open the metadata database, if one is configured."""
         from parvis_services.ispyb.configured import configured_database, configured_site
 
+        self._reports_hops = reports_hops(self.config)
         self._database = configured_database(self.config)
         self._site = configured_site(self.config)
         if self._database is None:
@@ -115,16 +118,25 @@ class Dispatcher(Service[DispatchRequest, Anything]):
         if watcher is not None:
             content = _watched(content, watcher)
         recipe_id = str(parameters["guid"])
-        if self.config.logbook_location is not None:
-            entry = LogbookEntry(
-                recipe_id, own_headers(step.header), message, filtered | {"parameters": parameters}, content
-            )
-            write_entry(self.config.logbook_location, entry)
-        environment: dict[str, Any] = {"ID": recipe_id, **_priority(parameters)}
         user = _user(step.header, parameters)
+        started = Started(
+            recipe_id,
+            step.identity,
+            time.time(),
+            user,
+            header=own_headers(step.header),
+            message=message,
+            parameters=filtered | {"parameters": parameters},
+            recipe=content,
+        )
+        if self.config.logbook_location is not None:
+            write_entry(self.config.logbook_location, started)
+        environment: dict[str, Any] = {"ID": recipe_id, **_priority(parameters)}
         if user:
             environment[USER] = user
         step.start_recipe(content, environment)
+        if self._reports_hops:
+            step.send_to_queue(report((), [started]))
         with recipe_context(recipe_id):
             self.log.info("started %s", _description(filtered, parameters))
 

@@ -32,7 +32,7 @@ from parvis.observe.hops import (
     sent_from_json,
     sent_to_json,
     started_from_json,
-    started_to_json,
+    started_to_bytes,
 )
 from parvis.observe.story import State, Story
 from parvis.observe.storyteller import Evidence, tell
@@ -287,7 +287,7 @@ def _add_hops(database: sqlite3.Connection, recipe: int, hops: Sequence[Hop]) ->
 
 def _add_started(database: sqlite3.Connection, started: Started) -> None:
     number = _recipe(database, started.recipe_id, started.at, started.at)
-    content = orjson.dumps(started_to_json(started), default=str)
+    content = started_to_bytes(started)
     database.execute(
         "INSERT OR IGNORE INTO hop_started VALUES (?, ?, ?)", (number, started.identity, content)
     )

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, cast, get_args
 
+import orjson
+
 from parvis.config import RECORDS_HOPS, Config, ConfigError
 from parvis.recipe.envelope import MalformedMessage, dump_json, parse_json
 from parvis.transport.base import DISPOSABLE, Send
@@ -30,6 +32,8 @@ _EXPIRATION: Final = 86_400.0  # seconds
 _LONGEST_TEXT: Final = 1000
 _LONGEST_TRACE: Final = 8000
 _LONGEST_NAME: Final = 255
+_LENIENT: Final = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+_MOST_BYTES: Final = 8_000_000
 _MOST_HOPS: Final = 10_000
 _MOST_SENT: Final = 10_000
 _MOST_COUNT: Final = 10**9
@@ -172,18 +176,13 @@ def stuck_after(config: Config) -> float:
 
 
 def hops_body(hops: Iterable[Hop], started: Iterable[Started] = ()) -> bytes:
-    """Write a report for the wire.
-
-    Raises:
-        TypeError: What a recipe was started with has no form in JSON.
-    """
-    return dump_json(
-        {"hops": [hop_to_json(hop) for hop in hops], "started": [started_to_json(one) for one in started]}
-    )
+    """Write a report for the wire. What has no form in JSON, of what was started, becomes text."""
+    starts = [orjson.Fragment(started_to_bytes(one)) for one in started]
+    return dump_json({"hops": [hop_to_json(hop) for hop in hops], "started": starts})
 
 
 def report(hops: Iterable[Hop], started: Iterable[Started] = ()) -> Send:
-    """Return what reports hops, and recipes that were started. Raises as `hops_body`."""
+    """Return what reports hops, and recipes that were started."""
     return Send(QUEUE, hops_body(hops, started), {DISPOSABLE: "True"}, expiration=_EXPIRATION)
 
 
@@ -284,9 +283,15 @@ def _read_sent(node: Any, queue: Any, count: Any, kind: Any, delay: Any) -> Sent
     return Sent(number, _text(queue, _LONGEST_NAME), _whole(count), kind, _seconds(delay))
 
 
-def started_to_json(started: Started) -> dict[str, Any]:
-    """Return the form of a recipe that was started in JSON."""
-    return asdict(started)
+def started_to_bytes(started: Started) -> bytes:
+    """Return the form of a recipe that was started in JSON. Of one that is very large, less is told."""
+    content = asdict(started)
+    for name in ("message", "parameters", "recipe"):
+        written = orjson.dumps(content, default=str, option=_LENIENT)
+        if len(written) <= _MOST_BYTES:
+            return written
+        content[name] = {}
+    return orjson.dumps(content, default=str, option=_LENIENT)
 
 
 def started_from_json(content: Mapping[str, Any]) -> Started:
