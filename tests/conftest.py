@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,10 @@ __all__ = ["activemq", "mariadb", "mariadb_url", "rabbitmq", "vhost"]
 
 # Processes that tests start find the services of tests there.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+
+# What belongs to a user, such as records, belongs to these tests.
+_state = tempfile.TemporaryDirectory(prefix="parvis-tests-")
+os.environ["XDG_STATE_HOME"] = _state.name
 
 # Whoever starts the tests in the background may have these ignored, and all that the tests start with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

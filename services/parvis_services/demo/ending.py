@@ -12,6 +12,7 @@ import orjson
 from rich.console import Console
 
 from parvis_services.demo.show import Findings, centre_text, failure_lines, print_results
+from parvis_services.demo.stage import RECORDS
 
 
 def print_json(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
@@ -51,6 +52,8 @@ def print_end(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
         console.print(f"  {program} analyse {shlex.quote(best)}")
     console.print(f"  {program} find 1 --ispyb {shlex.quote('sqlite:///' + files['database'])}")
     console.print(f"  {program} recipe draw per-image-analysis-gridscan")
+    records = shlex.quote(str(place / RECORDS))
+    console.print(f"  {program} logs --records {records} --time 1h")
     size = sum(file.lstat().st_size for file in place.rglob("*") if file.is_file()) / 1e6
     console.print(f"\nAll of it takes {size:.0f} MB. To remove it: rm -r {shlex.quote(str(place))}")
 

@@ -13,7 +13,10 @@ from typing import Any
 
 import orjson
 
+from parvis.cli.own_collector import own_collector
 from parvis.cli.up import service_command
+from parvis.config import Config, ConfigError, StompSettings
+from parvis.observe.records_place import mark_as_demonstration
 from parvis.service.supervisor import Supervisor
 from parvis.transport.base import Message, Transport
 from parvis.transport.embedded import BrokerThread
@@ -24,6 +27,7 @@ from parvis_services.ispyb.database import Database
 from parvis_services.ispyb.schema import CORE_TABLES, create_schema
 
 NAMESPACE = "demo"
+RECORDS = "records"
 RECIPE = "per-image-analysis-gridscan"
 SERVICES = {
     "Dispatcher": 1,
@@ -133,6 +137,7 @@ def stage(directory: Path, plan: Plan) -> Generator[Stage]:
         url = f"sqlite:///{directory / 'ispyb.sqlite'}"
         dcid = _fill_database(url, plan, images)
         environment = _environment(directory, broker.port, url)
+        environment |= stack.enter_context(_records(broker.port, directory / RECORDS))
         stack.enter_context(_running_services(environment, directory / "logs"))
         transport = _transport(broker.port)
         transport.connect()
@@ -160,6 +165,17 @@ def _environment(directory: Path, port: int, url: str) -> dict[str, str]:
         "PARVIS_FALLBACK_LOCATION": str(directory / "dropfiles"),
         "ZOCALO_CONFIG": "",
     }
+
+
+@contextlib.contextmanager
+def _records(port: int, directory: Path) -> Generator[Mapping[str, str]]:
+    """Keep what the services log and report; give the variables that have them do so."""
+    broker = StompSettings("127.0.0.1", port, username="", password="", prefix=NAMESPACE)
+    with own_collector(Config(stomp=broker), directory) as variables:
+        # Whoever has no configuration finds them without being told where.
+        with contextlib.suppress(OSError, ConfigError):
+            mark_as_demonstration(Config.load(), directory)
+        yield variables
 
 
 def _fill_database(url: str, plan: Plan, images: Path) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from parvis.cli.options import with_config
+from parvis.cli.options import records_option, with_config
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Examples:
   parvis collect                         take GELF at ports of this machine, and hops from the broker
   parvis collect --host 0.0.0.0          let other machines send log records
   parvis collect --tcp -1 --http -1      by UDP only
-  parvis collect --directory /var/lib/parvis/records
+  parvis collect --records /var/lib/parvis/records
 """
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
@@ -35,16 +35,10 @@ Examples:
 )
 @click.option("--tcp", type=_PORT, default=12201, show_default=True, help="Port for TCP.")
 @click.option("--http", type=_PORT, default=12202, show_default=True, help="Port for HTTP, at /gelf.")
-@click.option(
-    "--directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where to keep them; by default as configured, or in a place for this broker.",
-)
+@records_option
 @click.option("--no-hops", is_flag=True, help="Take log records only, without a broker.")
 @with_config(logs=True)
-def collect(
-    host: str, udp: int, tcp: int, http: int, directory: Path | None, no_hops: bool, config: Config
-) -> None:
+def collect(host: str, udp: int, tcp: int, http: int, no_hops: bool, config: Config) -> None:
     """Take log records in GELF, and hops from the broker, for `parvis logs` and `parvis trace`.
 
     Run one for each broker and namespace. Ends with Ctrl-C or SIGTERM, when all that has come is written.
@@ -57,7 +51,7 @@ def collect(
     set_up_logging(config)
     transport = None if no_hops else config.transport()
     ports = {"udp": udp, "tcp": tcp, "http": http}
-    with Collector(lambda: open_writer(config, directory), transport) as collector:
+    with Collector(lambda: open_writer(config), transport) as collector:
         try:
             inputs = GelfInputs(
                 collector.intake, host, **{kind: port if port >= 0 else None for kind, port in ports.items()}
@@ -66,6 +60,8 @@ def collect(
             raise click.ClickException(
                 f"{error.strerror}; name another port, or 0 for any free one"
             ) from None
+        if "udp" in inputs.ports:
+            collector.announce(f"{host}:{inputs.ports['udp']}")
         with inputs:
             _announce(inputs, host, collector.directory)
             _wait_for_signal()

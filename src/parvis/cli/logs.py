@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import json_option, records_option, with_config
 from parvis.config import Config
 from parvis.observe.log_record import LEVELS, LogQuery, LogRecord
 
@@ -124,6 +124,7 @@ Examples:
     type=click.Choice(["records", "graylog"]),
     help="Where to look; by default Graylog, if its address is configured.",
 )
+@records_option
 @json_option
 @with_config()
 def logs(

@@ -26,6 +26,15 @@ metrics_option = click.option(
     help="Serve Prometheus metrics at this port or the next free one; 0 for any.",
 )
 
+#: `--records` of what reads or writes records; it becomes part of the configuration.
+records_option = click.option(
+    "--records",
+    "records_directory",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where the records are; by default as configured, or in a place for this broker.",
+)
+
 _VARIABLES = {
     "transport": "PARVIS_TRANSPORT",
     "stomp_host": "PARVIS_STOMP_HOST",
@@ -35,6 +44,7 @@ _VARIABLES = {
     "stomp_prfx": "PARVIS_STOMP_PREFIX",
     "log_format": "PARVIS_LOG_FORMAT",
     "metrics_port": "PARVIS_METRICS_PORT",
+    "records_directory": "PARVIS_RECORDS_DIRECTORY",
 }
 _STOMP_CONF_KEYS = {
     "host": "PARVIS_STOMP_HOST",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,10 +38,17 @@ Examples:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file with a mapping `services` of names to numbers of instances.",
 )
+@click.option(
+    "--collect/--no-collect",
+    default=None,
+    help="Keep log records and hops for `parvis logs` and `parvis trace`: by default if the broker is on this"
+    " machine.",
+)
 @metrics_option
 @with_config(logs=True)
-def up(services: tuple[str, ...], file: Path | None, config: Config) -> None:
+def up(services: tuple[str, ...], file: Path | None, collect: bool | None, config: Config) -> None:
     """Run services side by side; start again what ends; stop all with Ctrl-C."""
+    from parvis.cli.own_collector import is_on_this_machine, own_collector, storage_of
     from parvis.observe.logs import set_up_logging
     from parvis.service.registry import find_services
     from parvis.service.supervisor import Supervisor, stop_supervisor_on_signals
@@ -48,9 +57,12 @@ def up(services: tuple[str, ...], file: Path | None, config: Config) -> None:
     wanted = instances(_from_file(file) if file else {}, services) or dict.fromkeys(find_services(), 1)
     commands = [(name, service_command(name)) for name, count in wanted.items() for _ in range(count)]
     click.echo(f"Starting {', '.join(f'{name} x{count}' for name, count in wanted.items())}", err=True)
-    supervisor = Supervisor(commands, config.to_environment())
-    stop_supervisor_on_signals(supervisor)
-    supervisor.run()
+    collects = is_on_this_machine(config) if collect is None else collect
+    with own_collector(config) if collects else nullcontext(dict[str, str]()) as variables:
+        set_up_logging(replace(config, storage=config.storage | storage_of(variables)))
+        supervisor = Supervisor(commands, config.to_environment() | dict(variables))
+        stop_supervisor_on_signals(supervisor)
+        supervisor.run()
 
 
 def service_command(name: str) -> list[str]:

@@ -48,6 +48,7 @@ class Collector:
     def __init__(self, open_records: Callable[[], RecordsWriter], transport: Transport | None = None) -> None:
         self.written = 0
         self._open_records = open_records
+        self._address = ""
         self._records = self._open()
         self._something = threading.Event()
         self._stopping = threading.Event()
@@ -65,6 +66,11 @@ class Collector:
     def directory(self) -> Path:
         """Where the records are."""
         return self._records.path.parent
+
+    def announce(self, address: str) -> None:
+        """Have other programs find out where log records are taken by UDP."""
+        self._address = address
+        self._records.announce(address)
 
     def __enter__(self) -> Collector:
         self._thread.start()
@@ -159,6 +165,7 @@ class Collector:
             self._records.close()
         _set_aside(path)
         self._records = self._open_records()
+        self._records.announce(self._address)
 
 
 def _set_aside(path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from parvis.config import RECORDS_COLLECTOR, ConfigError
 from parvis.config.settings import GraylogSettings
 from parvis.observe.logs import extra_fields
 
@@ -48,6 +49,18 @@ def gelf_handler(settings: GraylogSettings) -> logging.Handler:
         return GelfHttpHandler(host=settings.host, port=settings.port, encrypted=protocol == "HTTPS")
     handler = GelfUdpHandler if protocol == "UDP" else GelfTcpHandler
     return handler(host=settings.host, port=settings.port)
+
+
+def collector_handler(address: str) -> logging.Handler:
+    """Return a handler that sends records by UDP to a collector at `host:port`.
+
+    Raises:
+        ConfigError: That is no address.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{RECORDS_COLLECTOR} must be host:port, it is {address[:40]!r}")
+    return GelfUdpHandler(host=host.strip("[]"), port=int(port))
 
 
 def gelf(record: logging.LogRecord) -> dict[str, Any]:

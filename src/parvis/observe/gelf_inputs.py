@@ -27,6 +27,8 @@ _RECEIVE_BUFFER: Final = 8 * 1024 * 1024
 _MOST_CONNECTIONS: Final = 500
 _MOST_UNFINISHED: Final = 4 * LARGEST  # bytes of frames that have no end yet, of all connections
 _LONGEST_FRAME: Final = 60.0  # seconds that a frame may take
+_LAST_LOOK: Final = 1.0
+_PAUSE_FOR_MORE: Final = 0.02
 _TICK: Final = 0.2
 _COMPLAINT_INTERVAL: Final = 60.0
 
@@ -48,11 +50,18 @@ class Sink(Protocol):
 
 
 class Account:
-    """Counts what was not taken, by kind of input, and says so now and then."""
+    """Counts what was not taken, by kind of input, and says so now and then.
+
+    Attributes:
+        refused: Messages that are no log records.
+        dropped: Records that there was no room for.
+        arrivals: How often anything came.
+    """
 
     def __init__(self) -> None:
         self.refused: Counter[str] = Counter()
         self.dropped: Counter[str] = Counter()
+        self.arrivals = 0
         self._said: dict[str, float] = {}
 
     def refuse(self, kind: str, sender: str, why: object) -> None:
@@ -159,11 +168,20 @@ class GelfInputs:
                 await asyncio.wait_for(self._stop.wait(), _TICK)
             chunks.forget_old()
             _look_after(connections, sink)
+        await _take_what_is_there(account)
         for close in closers:
             close()
         for connection in list(connections):
             connection.finish()
         await _end_tasks()
+
+
+async def _take_what_is_there(account: Account) -> None:
+    """Read what has arrived already; who goes on sending is not waited for."""
+    end, seen = time.monotonic() + _LAST_LOOK, -1
+    while account.arrivals != seen and time.monotonic() < end:
+        seen = account.arrivals
+        await asyncio.sleep(_PAUSE_FOR_MORE)
 
 
 async def _end_tasks() -> None:
@@ -202,6 +220,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._chunks = chunks
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        self._account.arrivals += 1
         sender = f"{addr[0]}:{addr[1]}"
         try:
             whole = self._chunks.take(sender, data)
@@ -242,6 +261,7 @@ class _TcpConnection(asyncio.Protocol):
         self.finish()
 
     def data_received(self, data: bytes) -> None:
+        self._account.arrivals += 1
         if not self.unfinished:
             self.begun = time.monotonic()
         self.unfinished += data

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, TextIO
 
-from parvis.config import Config
+from parvis.config import RECORDS_COLLECTOR, Config
 
 _OURS = ("parvis", "parvis_services", "parvis_wrappers")
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default=MappingProxyType({}))
@@ -85,6 +85,10 @@ def set_up_logging(config: Config, stream: TextIO | None = None) -> None:
         from parvis.observe.gelf import gelf_handler
 
         _installed.append(gelf_handler(config.graylog))
+    if config.storage.get(RECORDS_COLLECTOR):
+        from parvis.observe.gelf import collector_handler
+
+        _installed.append(collector_handler(str(config.storage[RECORDS_COLLECTOR])))
     for handler in _installed:
         root.addHandler(handler)
     complete_records(config)

@@ -268,6 +268,10 @@ class RecordsWriter(Records):
             most_seconds=self._keep / _SHELVES_BY_AGE,
         )
 
+    def announce(self, address: str) -> None:
+        """Have others find out, by `collector_address`, where log records are taken by UDP."""
+        _tell(self._held, f"{os.getpid()} {address}")
+
     def trim(self) -> bool:
         """Throw away a part of what is too old or too much; return whether there may be more of it.
 
@@ -306,18 +310,35 @@ def _remove_recipes(database: sqlite3.Connection, before: float) -> None:
         hop_table.remove_oldest(database)
 
 
+def collector_address(directory: Path) -> str | None:
+    """Return where the process that writes these records takes log records by UDP; None if there is none."""
+    try:
+        held = _hold(directory)
+    except RecordsError:
+        _, _, address = (directory / _LOCK).read_text("ascii", "replace").partition(" ")
+        return address or None
+    except OSError:
+        return None
+    os.close(held)
+    return None
+
+
 def _hold(directory: Path) -> int:
     """Make sure that no other process writes; return the descriptor that says so while it is open."""
     held = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        who = os.read(held, 20).decode("ascii", "replace").strip()
+        who = os.read(held, 20).decode("ascii", "replace").partition(" ")[0]
         os.close(held)
         raise RecordsError(
             f"another process ({who}) writes the records in {directory}: stop it, or name another directory"
             " (parvis.records.directory)"
         ) from None
-    os.ftruncate(held, 0)
-    os.write(held, str(os.getpid()).encode())
+    _tell(held, str(os.getpid()))
     return held
+
+
+def _tell(held: int, text: str) -> None:
+    os.ftruncate(held, 0)
+    os.pwrite(held, text.encode("ascii"), 0)

@@ -41,8 +41,8 @@ def find_records(config: Config) -> Path:
         or _names_broker(config)
     ):
         return directory
-    found = [(file.stat().st_mtime, file.parent) for file in _parent(config).glob(f"*/{FILE}")]
-    return max(found)[1] if found else directory
+    found = [file.parent for file in _parent(config).glob(f"*/{FILE}")]
+    return max(found, key=_written, default=directory)
 
 
 def open_writer(config: Config, directory: Path | None = None) -> RecordsWriter:
@@ -82,6 +82,11 @@ def _place(config: Config) -> str:
     space = getattr(broker, "prefix", "") or getattr(broker, "vhost", "")
     name = "_".join([*(f"{host}_{port}" for host, port in broker.hosts), space])
     return re.sub(r"[^\w.\-]+", "_", name).strip("._")[:_LONGEST_NAME]
+
+
+def _written(directory: Path) -> float:
+    """When the records in a directory were written to, as well as can be told."""
+    return max(file.stat().st_mtime for file in directory.glob(f"{FILE}*"))
 
 
 def _names_broker(config: Config) -> bool:
