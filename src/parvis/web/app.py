@@ -24,7 +24,7 @@ from litestar.stores.memory import MemoryStore
 from litestar.template import TemplateConfig
 from litestar.types import ASGIApp
 
-from parvis.web import log_in, pages
+from parvis.web import actions, api, log_in, pages
 from parvis.web.headers import StrictHeaders
 from parvis.web.rendering import environment
 from parvis.web.settings import WebSettings
@@ -66,11 +66,24 @@ def make_app(site: Site, settings: WebSettings, hosts: Sequence[str], *, secure:
     )
     app = Litestar(
         route_handlers=[
+            pages.overview,
+            pages.recipes,
+            pages.recipe,
             pages.services,
             pages.queues,
             pages.grid_scans,
             pages.grid_scan,
+            pages.logs,
             pages.live,
+            actions.show_stop,
+            actions.stop,
+            api.services,
+            api.queues,
+            api.recipes,
+            api.recipe,
+            api.grid_scans,
+            api.grid_scan,
+            api.logs,
             log_in.show_log_in,
             log_in.log_in,
             log_in.log_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from litestar import get
@@ -9,8 +10,51 @@ from litestar.exceptions import NotFoundException, ServiceUnavailableException
 from litestar.params import FromPath
 from litestar.response import ServerSentEvent, ServerSentEventMessage, Template
 
+from parvis.config import ConfigError
+from parvis.observe.log_record import LEVELS
+from parvis.observe.log_source import SourceError
 from parvis.web.live import MOST_WATCHERS
 from parvis.web.site import AnyRequest, SiteDependency
+from parvis.web.views.logs import MOST, SINCE, LogAsked, shown_records
+
+
+@get("/")
+async def overview(request: AnyRequest, site: SiteDependency) -> Template:
+    """Whether anything needs somebody."""
+    sections = [
+        ("head", "head", ""),
+        ("trouble", "items", ""),
+        ("tiles", "tiles", ""),
+        ("recipes", "items", "Recipes of late"),
+        ("scans", "items", "Newest grid scans"),
+    ]
+    return await site.live_page(request, "overview", "Overview", sections)
+
+
+@get("/recipes")
+async def recipes(request: AnyRequest, site: SiteDependency) -> Template:
+    """What runs, and what ran."""
+    sections = [("head", "head", ""), ("flying", "items", "In flight"), ("over", "items", "Of late")]
+    return await site.live_page(request, "recipes", "Recipes", sections)
+
+
+@get("/recipes/{recipe_id:str}")
+async def recipe(request: AnyRequest, site: SiteDependency, recipe_id: FromPath[str]) -> Template:
+    """One recipe."""
+    key = f"recipes/{recipe_id}"
+    if site.maker(key) is None:
+        raise NotFoundException("That cannot be a recipe ID.")
+    sections = [
+        ("head", "head", ""),
+        ("failures", "letters", ""),
+        ("graph", "picture", ""),
+        ("links", "links", ""),
+        ("times", "times", "Time line"),
+        ("hops", "hops", ""),
+        ("sections", "sections", "What it began with"),
+    ]
+    back = ("/recipes", "Recipes")
+    return await site.live_page(request, key, f"Recipe {recipe_id[:8]}", sections, back)
 
 
 @get("/services")
@@ -42,6 +86,21 @@ async def grid_scan(request: AnyRequest, site: SiteDependency, dcid: FromPath[in
     sections = [("head", "head", ""), ("map", "map", "")]
     back = ("/grid-scans", "Grid scans")
     return await site.live_page(request, key, f"Grid scan {dcid}", sections, back)
+
+
+@get("/logs")
+async def logs(request: AnyRequest, site: SiteDependency) -> Template:
+    """Log records that answer to a question."""
+    asked = LogAsked.of(request.query_params)
+    problem, records = "", None
+    if request.query_params:
+        try:
+            records = shown_records(await asyncio.to_thread(site.sources.search_logs, asked.query()))
+        except (ValueError, ConfigError, *SourceError) as error:
+            problem = f"The log cannot be searched: {error}"
+    spans = [(name, words) for name, (words, _) in SINCE.items()]
+    choices = {"levels": LEVELS, "spans": spans, "most": MOST}
+    return site.page(request, "logs.html", asked=asked, records=records, problem=problem, choices=choices)
 
 
 @get("/live/{key:path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast
@@ -18,7 +19,10 @@ from parvis.web.settings import WebSettings
 from parvis.web.sources import Sources
 from parvis.web.users import Users
 from parvis.web.views.grid_scans import grid_scan_view, grid_scans_view
+from parvis.web.views.overview import overview_view
 from parvis.web.views.queues import queues_view
+from parvis.web.views.recipe import recipe_view
+from parvis.web.views.recipes import recipes_view
 from parvis.web.views.services import services_view
 
 AnyRequest: TypeAlias = Request[Any, Any, Any]
@@ -35,11 +39,14 @@ PAGES: Final = (
 """What is in the menu: address and name."""
 
 _VIEWS: Final[Mapping[str, Callable[[Sources], View]]] = {
+    "overview": overview_view,
     "services": services_view,
+    "recipes": recipes_view,
     "queues": queues_view,
     "grid-scans": grid_scans_view,
 }
-_LARGEST_DCID = 10**10
+# Anything may be a recipe ID; ours are UUIDs.
+_RECIPE_ID = re.compile(r"[\w.:+@-]{1,200}", re.ASCII)
 
 
 class Site:
@@ -68,6 +75,8 @@ class Site:
         kind, _, rest = key.partition("/")
         if kind == "grid-scans" and rest.isascii() and rest.isdecimal() and len(rest) <= 10:
             return lambda: grid_scan_view(self.sources, int(rest))
+        if kind == "recipes" and _RECIPE_ID.fullmatch(rest):
+            return lambda: recipe_view(self.sources, rest)
         return None
 
     async def live_page(

@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from parvis.config import Config
+from parvis.observe import hop_table
+from parvis.observe.graylog import Graylog
 from parvis.observe.grid_scans import GridScanSource, GridScansUnavailable, grid_scan_source
+from parvis.observe.hop_table import RecipeLine
+from parvis.observe.hops import stuck_after
+from parvis.observe.log_record import LogQuery, LogRecord
 from parvis.observe.records import FILE, Records
 from parvis.observe.records_place import find_records
 from parvis.web.broker_link import BrokerLink
 
 _LOOK_AGAIN: Final = 5.0
+_LISTED: Final = 100
+_FRESH: Final = 1.0
 
 
 class Sources:
@@ -22,6 +30,7 @@ class Sources:
     Attributes:
         config: The configuration.
         broker: The connection to the broker.
+        stuck_after: Seconds without a hop after which a recipe is stuck.
     """
 
     def __init__(self, config: Config) -> None:
@@ -32,6 +41,10 @@ class Sources:
         self._file: tuple[int, int] | None = None
         self._look_at = 0.0
         self._grid_scans: GridScanSource | None = None
+        self._recipes_lock = threading.Lock()
+        self._recipes: Sequence[RecipeLine] = ()
+        self._recipes_until = 0.0
+        self.stuck_after = stuck_after(config)
 
     def start(self) -> None:
         """Begin to hear of what goes on."""
@@ -61,6 +74,33 @@ class Sources:
                     self._file = file
                 self._look_at = now + _LOOK_AGAIN
             return self._records
+
+    def recipes(self) -> Sequence[RecipeLine]:
+        """Return the recipes that were heard of last, as of a moment ago.
+
+        Raises:
+            RecordsError: There are no records, or none that can be read.
+        """
+        records = self.records()
+        with self._recipes_lock:
+            began = time.monotonic()
+            if began >= self._recipes_until:
+                with records.reading() as database:
+                    self._recipes = hop_table.recipes(database, time.time(), self.stuck_after, limit=_LISTED)
+                now = time.monotonic()
+                # What takes long to find out is not asked for as often.
+                self._recipes_until = now + max(_FRESH, 20 * (now - began))
+            return self._recipes
+
+    def search_logs(self, query: LogQuery) -> list[LogRecord]:
+        """Search the Graylog server, if one is configured, else the records.
+
+        Raises:
+            RecordsError, GraylogError: They cannot be searched.
+            ConfigError: The configuration does not say how to log in to Graylog.
+        """
+        graylog = Graylog.configured(self.config)
+        return self.records().search(query) if graylog is None else graylog.search(query)
 
     def grid_scans(self) -> GridScanSource:
         """Return where grid scans can be read.
