@@ -16,11 +16,11 @@ from parvis.recipe.draw_labels import (
     title_line,
     ways_out,
 )
-from parvis.recipe.draw_svg import to_svg
+from parvis.recipe.draw_svg import Notes, to_svg
 from parvis.recipe.graph import Recipe
 from parvis.recipe.join import waits_for
 
-__all__ = ["MAX_LINKS", "MAX_NODES", "to_mermaid", "to_svg", "to_text"]
+__all__ = ["MAX_LINKS", "MAX_NODES", "Notes", "to_mermaid", "to_svg", "to_text"]
 
 
 def to_mermaid(recipe: Recipe) -> str:
@@ -50,14 +50,19 @@ def to_mermaid(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_text(recipe: Recipe, width: int = 80) -> str:
+def to_text(recipe: Recipe, width: int = 80, notes: Notes | None = None) -> str:
     """Return the recipe as a tree of text lines, none wider than `width` columns.
+
+    Args:
+        recipe: The recipe.
+        width: How wide.
+        notes: What is known of its running: stands in brackets behind nodes, and with ways between them.
 
     Raises:
         RecipeError: The recipe is not valid, or too large for a picture.
     """
     check_drawable(recipe)
-    return "\n".join(_cut(line, width) for line in _Tree(recipe, width).lines()) + "\n"
+    return "\n".join(_cut(line, width) for line in _Tree(recipe, width, notes).lines()) + "\n"
 
 
 def _mermaid(text: str) -> str:
@@ -67,8 +72,9 @@ def _mermaid(text: str) -> str:
 class _Tree:
     """Draws each node once; elsewhere, and where there is no room, it says where the node is drawn."""
 
-    def __init__(self, recipe: Recipe, width: int) -> None:
+    def __init__(self, recipe: Recipe, width: int, notes: Notes | None) -> None:
         self._recipe = recipe
+        self._notes = notes or Notes({}, {})
         self._width = width
         self._most_levels = max(1, width // 6)
         self._drawn: set[int] = set()
@@ -88,6 +94,7 @@ class _Tree:
                 yield f"{head}{root} {title_line(self._recipe.nodes[root])} (above)"
             return
         yield from self._lines(head, root, "  ")
+        source = [root]
         stack = [self._branches(root)]
         indent = ["  "]
         while stack:
@@ -95,16 +102,20 @@ class _Tree:
             if branch is None:
                 stack.pop()
                 indent.pop()
+                source.pop()
                 continue
             way, target, is_last = branch
             corner, line, arrow = "└" if is_last else "├", *("╌⇢" if way.is_error else "─→")
             name = f"{way.name} " if way.name else ""
+            count = self._notes.edges.get((source[-1], target))
+            name += f"({count}) " if count else ""
             line = f"{''.join(indent)}{corner}{line} {name}{arrow} "
             if target in self._drawn:
                 yield f"{line}{target} {title_line(self._recipe.nodes[target])} (above)"
             elif target in self._later or self._is_too_deep(target, len(stack)):
                 yield f"{line}{target} {title_line(self._recipe.nodes[target])} (below)"
             else:
+                source.append(target)
                 indent.append("   " if is_last else "│  ")
                 yield from self._lines(line, target, "".join(indent))
                 stack.append(self._branches(target))
@@ -126,6 +137,12 @@ class _Tree:
         node = self._recipe.nodes[number]
         name, marks = name_line(node), marks_line(node)
         line = f"{head}{number} {title_line(node)}" + (f"  [{name}]" if name != title_line(node) else "")
+        if number in self._notes.nodes:
+            note = f"({self._notes.nodes[number].text})"
+            if columns_of(line) + columns_of(note) + 2 > self._width:
+                yield line
+                line = f"{indent}{'│' if any(ways_out(node)) else ' '}"
+            line += f"  {note}"
         if marks and columns_of(line) + columns_of(marks) + 4 > self._width:
             yield line
             line = f"{indent}{'│' if any(ways_out(node)) else ' '} "
