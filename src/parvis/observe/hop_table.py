@@ -59,6 +59,7 @@ CREATE TABLE hop (
 )
 """,
     "CREATE UNIQUE INDEX hop_once ON hop (recipe, node, identity, tries, begun, result, host)",
+    "CREATE INDEX hop_arrived ON hop (recipe, number)",
     "CREATE INDEX hop_begun ON hop (recipe, begun)",
     "CREATE INDEX hop_due ON hop (recipe, due) WHERE due IS NOT NULL",
     "CREATE INDEX hop_given_up ON hop (recipe) WHERE given_up",
@@ -230,6 +231,26 @@ def timeline(database: sqlite3.Connection, recipe_id: str, most: int | None = No
         query = f"{_HOPS} AND node = ? AND result NOT IN ('done', 'duplicate') ORDER BY begun LIMIT ?"
         kept |= dict.fromkeys(_hop(recipe_id, row) for row in database.execute(query, (number, node, most)))
     return sorted(kept, key=lambda hop: (hop.begun, hop.node, hop.identity))
+
+
+def arrived(
+    database: sqlite3.Connection, recipe_id: str, after: int | None, most: int = 1000
+) -> tuple[list[Hop], int]:
+    """Return hops of a recipe in the order of their arrival, and what to ask for the next ones.
+
+    Args:
+        database: The records.
+        recipe_id: The recipe ID.
+        after: What the last call returned; 0 for the first of all, None for the last that there are now.
+        most: How many at most.
+    """
+    recipe = _number(database, recipe_id)
+    if recipe is None:
+        return [], after or 0
+    order = "DESC" if after is None else ""
+    query = f"SELECT number, {_HOP} FROM hop WHERE recipe = ? AND number > ? ORDER BY number {order} LIMIT ?"  # noqa: S608
+    rows = sorted(database.execute(query, (recipe, after or 0, most)))
+    return [_hop(recipe_id, row[1:]) for row in rows], max([after or 0, *(row[0] for row in rows)])
 
 
 def oldest(database: sqlite3.Connection) -> float | None:
