@@ -143,7 +143,7 @@ class Records:
 
     @contextlib.contextmanager
     def reading(self) -> Generator[sqlite3.Connection]:
-        """The records as they are now, whatever is written meanwhile.
+        """One state of the records, that of the first look, whatever is written meanwhile.
 
         Raises:
             RecordsError: They cannot be read.
