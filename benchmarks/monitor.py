@@ -2,10 +2,10 @@
 
     python benchmarks/monitor.py [--services N] [--seconds S]
 
-Each service sends a card every six seconds and at each change of state, of which it has one every three seconds;
-five log records a second come with them. The monitor runs in a terminal of its own, 200x60 and 80x24. The
-status monitor that comes with `workflows` joins in with as many services as it can show, as it fails with more;
-ours is measured with as many, too.
+Each service sends a card every six seconds and at each change of state, of which it has one every three
+seconds; five log records a second come with them. The monitor runs in a terminal of its own, 200x60 and
+80x24. The status monitor that comes with `workflows` joins in with as many services as it can show, as it
+fails with more; ours is measured with as many, too.
 """
 
 from __future__ import annotations
