@@ -22,8 +22,8 @@ from parvis.web.views.services import service_groups
 log = logging.getLogger("parvis.web.actions")
 
 _STOPPING: Final = (
-    "It finishes the message that it has in hand, and ends. What keeps services running, such as `parvis up`, "
-    "systemd or Kubernetes, may start another one at once."
+    "It finishes the message that it has in hand, and ends. What keeps services running, such as "
+    "`parvis up`, systemd or Kubernetes, may start another one at once."
 )
 _SERVICES: Final = ("/services", "Services")
 

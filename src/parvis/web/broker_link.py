@@ -15,7 +15,8 @@ from parvis.transport.base import Transport, TransportError
 log = logging.getLogger("parvis.web")
 
 _LOOK_EVERY = 5.0
-_TRY_AGAIN = 10.0
+_PATIENCE = 2.0
+_TRY_AGAIN = 5.0
 
 
 class NotConnected(TransportError):
@@ -84,12 +85,12 @@ class BrokerLink:
         if self._is_subscribed:
             self._transport.disconnect()
         for thread in self._threads:
-            thread.join(timeout=5)
+            thread.join(timeout=_PATIENCE)
 
     def _connect(self) -> None:
         while not self._stopped.is_set():
             try:
-                self._transport.connect(timeout=_TRY_AGAIN)
+                self._transport.connect(timeout=_PATIENCE)
                 self._transport.subscribe_broadcast(TOPIC, self.board.take)
             except TransportError as error:
                 log.warning("no connection to the broker yet: %s", error)
