@@ -57,9 +57,7 @@ def collect(host: str, udp: int, tcp: int, http: int, no_hops: bool, config: Con
                 collector.intake, host, **{kind: port if port >= 0 else None for kind, port in ports.items()}
             )
         except OSError as error:
-            raise click.ClickException(
-                f"{error.strerror}; name another port, or 0 for any free one"
-            ) from None
+            raise click.ClickException(f"{error.strerror} (0 is any free port)") from None
         if "udp" in inputs.ports:
             collector.announce(f"{host}:{inputs.ports['udp']}")
         with inputs:

@@ -192,6 +192,14 @@ async def _end_tasks() -> None:
 
 
 def _listen(kind: str, host: str, port: int) -> socket.socket:
+    try:
+        return _bound(kind, host, port)
+    except OSError as error:
+        where = f"{kind.upper()} port {port} of {host}"
+        raise OSError(error.errno, f"cannot listen at {where}: {error.strerror}") from None
+
+
+def _bound(kind: str, host: str, port: int) -> socket.socket:
     family = socket.getaddrinfo(host, port)[0][0]
     listener = socket.socket(family, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
     try:
@@ -203,11 +211,9 @@ def _listen(kind: str, host: str, port: int) -> socket.socket:
         listener.setblocking(False)
         if kind != "udp":
             listener.listen(128)
-    except OSError as error:
+    except OSError:
         listener.close()
-        raise OSError(
-            error.errno, f"cannot listen at {kind.upper()} port {port} of {host}: {error.strerror}"
-        ) from None
+        raise
     return listener
 
 
