@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from parvis.transport.base import Send
-from real.activemq.jolokia import agent
-from real.activemq.server import ActiveMQ, free_ports, install
+from real.activemq.jolokia import managed
+from real.activemq.server import ActiveMQ
 from real.packages import Unavailable, unavailable
 from running import Listener
 from zocalo_site import stomp_site
@@ -16,26 +17,16 @@ from zocalo_site import stomp_site
 pytestmark = pytest.mark.real("activemq")
 
 
-def _make_it_manageable(broker: ActiveMQ) -> None:
-    """Have it registered under the name that zocalo asks for."""
-    file = broker.directory / "conf" / "activemq.xml"
-    settings = file.read_text().replace('brokerName="parvis-tests"', 'brokerName="localhost"')
-    file.write_text(settings.replace('useJmx="false"', 'useJmx="true"'))
+def test_our_dead_letters_are_counted(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        try:
+            broker, port = stack.enter_context(managed(tmp_path, "localhost"))  # as zocalo asks for it
+        except Unavailable as error:
+            unavailable(str(error))
+        _count(broker, port, tmp_path)
 
 
-def test_our_dead_letters_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (port,) = free_ports(1)
-    (tmp_path / "agent").mkdir()
-    try:
-        install()
-        jar = agent(tmp_path / "agent")
-    except Unavailable as error:
-        unavailable(str(error))
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", f"-javaagent:{jar}={port}")
-    broker = ActiveMQ(tmp_path / "broker")
-    _make_it_manageable(broker)
-    broker.start()
-    monkeypatch.delenv("JAVA_TOOL_OPTIONS")
+def _count(broker: ActiveMQ, port: int, tmp_path: Path) -> None:
     site = stomp_site(broker.port, tmp_path / "site", (broker.username, broker.password))
     jmx = {"plugin": "jmx", "host": "127.0.0.1", "port": port, "base_url": "api/jolokia"}
     site.configure(
@@ -54,4 +45,3 @@ def test_our_dead_letters_are_counted(tmp_path: Path, monkeypatch: pytest.Monkey
         assert run.returncode == 1
     finally:
         site.transport.disconnect()
-        broker.stop()

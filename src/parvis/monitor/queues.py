@@ -173,7 +173,7 @@ class QueueMonitor(MonitorApp):
             text.append(f"{self._source.product}: looking …", STRONG)
             return text
         queues = [one.figures for one in self._traffic if one.figures.kind == "queue"]
-        of = "" if shown == len(self._traffic) else f"{shown} of "
+        of = "" if shown == len(self._traffic) else f"{shown} shown of "
         held, dead = (
             sum(one.held or 0 for one in queues),
             sum(one.held or 0 for one in queues if one.dead_letters),

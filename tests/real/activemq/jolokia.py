@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from real.activemq import server
+from real.activemq.server import ActiveMQ
+from real.daemon import free_ports
 from real.packages import install
 
 _JAVA = Path("/usr/share/java")
@@ -32,3 +39,27 @@ def agent(directory: Path) -> Path:
 
 def _is_there() -> bool:
     return bool(shutil.which("javac") and shutil.which("jar")) and all(map(Path.exists, _LIBRARIES))
+
+
+@contextlib.contextmanager
+def managed(directory: Path, name: str = "parvis-tests") -> Iterator[tuple[ActiveMQ, int]]:
+    """An ActiveMQ of this name, and the port of its Jolokia, for as long as the context lasts.
+
+    Raises:
+        Unavailable: It cannot be installed.
+    """
+    (port,) = free_ports(1)
+    (directory / "agent").mkdir()
+    server.install()
+    jar = agent(directory / "agent")
+    broker = ActiveMQ(directory / "broker")
+    file = broker.directory / "conf" / "activemq.xml"
+    settings = file.read_text().replace('brokerName="parvis-tests"', f'brokerName="{name}"')
+    file.write_text(settings.replace('useJmx="false"', 'useJmx="true"'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_TOOL_OPTIONS", f"-javaagent:{jar}={port}")
+        broker.start()
+    try:
+        yield broker, port
+    finally:
+        broker.kill()

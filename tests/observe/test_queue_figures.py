@@ -1,0 +1,473 @@
+"""Figures of queues and looks into them, on all brokers, and what is made of successive figures."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from parvis.config import Config, JmxSettings, PikaSettings, RabbitMQAPISettings, StompSettings
+from parvis.observe.drain import BY_HEADER, drain, place
+from parvis.observe.queue_figures import (
+    BODY_LIMIT,
+    HEADER_LIMIT,
+    NoFigures,
+    NoPeek,
+    QueueFigures,
+    QueueHistory,
+    QueueSource,
+    find_queue,
+    open_queue_source,
+)
+from parvis.transport.base import Disconnected, Send, Transport
+from parvis.transport.embedded import BrokerThread
+from parvis.transport.stomp import StompTransport
+from real.activemq.jolokia import managed
+from real.activemq.server import ActiveMQ
+from real.packages import Unavailable, unavailable
+from real.rabbitmq.vhost import VirtualHost
+from running import NAMESPACE, Listener, recipe_message
+from waiting import wait_until
+
+ACTIVEMQ = pytest.mark.real("activemq")
+RABBITMQ = pytest.mark.real("rabbitmq")
+
+
+@dataclass
+class World:
+    """A broker.
+
+    Attributes:
+        config: Leads to it.
+        transport: Connected to it.
+        prefix: What stands before the names of queues on the broker.
+        dead: What stands before the name of a queue of dead letters.
+        own: What the broker itself says of a queue, by another way: held, in flight, enqueued, dequeued and
+            clients.
+    """
+
+    config: Config
+    transport: Transport
+    prefix: str
+    dead: str
+    own: Callable[[str], tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def activemq_with_jolokia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ActiveMQ, int]]:
+    with ExitStack() as stack:
+        try:
+            managed_broker = stack.enter_context(managed(tmp_path_factory.mktemp("activemq")))
+        except Unavailable as error:
+            unavailable(str(error))
+        yield managed_broker
+
+
+@pytest.fixture
+def embedded(broker: BrokerThread, transport: StompTransport) -> World:
+    def own(queue: str) -> tuple[int, ...]:
+        (one,) = [one for one in broker.statistics() if one.name == f"/queue/{queue}"]
+        return one.size, one.in_flight, one.enqueued, one.dequeued, one.consumers
+
+    settings = StompSettings("127.0.0.1", broker.port, "", "", NAMESPACE)
+    return World(Config(stomp=settings), transport, f"{NAMESPACE}.", "DLQ.", own)
+
+
+@pytest.fixture
+def activemq_world(
+    activemq_with_jolokia: tuple[ActiveMQ, int], request: pytest.FixtureRequest
+) -> Iterator[World]:
+    broker, port = activemq_with_jolokia
+    namespace = f"n{abs(hash(request.node.name))}"
+
+    def own(queue: str) -> tuple[int, ...]:
+        bean = f"org.apache.activemq:type=Broker,brokerName=*,destinationType=Queue,destinationName={queue}"
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/jolokia/read/{bean}") as answer:
+            (one,) = json.load(answer)["value"].values()
+        names = ("QueueSize", "InFlightCount", "EnqueueCount", "DequeueCount", "ConsumerCount")
+        return tuple(one[name] for name in names)
+
+    settings = StompSettings("127.0.0.1", broker.port, broker.username, broker.password, namespace)
+    transport = StompTransport(settings.hosts, settings.username, settings.password, namespace)
+    transport.connect()
+    yield World(Config(stomp=settings), transport, f"{namespace}.", "DLQ.", own)
+    transport.disconnect()
+
+
+@pytest.fixture
+def jolokia(activemq_world: World, activemq_with_jolokia: tuple[ActiveMQ, int]) -> World:
+    """ActiveMQ asked through Jolokia, as somebody who is allowed no statistics."""
+    _, port = activemq_with_jolokia
+    jmx = JmxSettings("127.0.0.1", port, "api/jolokia", "nobody", "needed")
+    guest = replace(activemq_world.config.stomp, username="guest", password="guest")
+    return replace(activemq_world, config=Config(stomp=guest, jmx=jmx))
+
+
+@pytest.fixture
+def rabbitmq_world(vhost: VirtualHost) -> Iterator[World]:
+    def own(queue: str) -> tuple[int, ...]:
+        one = vhost.queue(queue)
+        stats = one.get("message_stats", {})
+        return (
+            one.get("messages", -1),
+            one.get("messages_unacknowledged", -1),
+            stats.get("publish", -1),
+            stats.get("ack", -1),
+            one.get("consumers", -1),
+        )
+
+    transport = vhost.transport()
+    transport.connect()
+    yield World(rabbitmq_config(vhost), transport, "", "dlq.", own)
+    transport.disconnect()
+
+
+def rabbitmq_config(vhost: VirtualHost) -> Config:
+    server = vhost.server
+    pika = PikaSettings(server.host, server.port, server.username, server.password, vhost.name)
+    url = f"http://{server.host}:{server.management_port}"
+    api = RabbitMQAPISettings(url, server.username, server.password)
+    return Config(pika=pika, rabbitmqapi=api, transport_default="PikaTransport")
+
+
+@pytest.fixture(
+    params=[
+        "embedded",
+        pytest.param("activemq_world", marks=ACTIVEMQ),
+        pytest.param("jolokia", marks=ACTIVEMQ),
+        pytest.param("rabbitmq_world", marks=RABBITMQ),
+    ]
+)
+def world(request: pytest.FixtureRequest) -> World:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(
+    params=[
+        "embedded",
+        pytest.param("activemq_world", marks=ACTIVEMQ),
+        pytest.param("rabbitmq_world", marks=RABBITMQ),
+    ]
+)
+def broker_world(request: pytest.FixtureRequest) -> World:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["embedded", pytest.param("activemq_world", marks=ACTIVEMQ)])
+def stomp_world(request: pytest.FixtureRequest) -> World:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def source(world: World) -> Iterator[QueueSource]:
+    with closing(open_queue_source(world.config)) as opened:
+        yield opened
+
+
+def queue_named(source: QueueSource, absolute: str) -> QueueFigures | None:
+    return next((one for one in source.figures() if (one.kind, one.absolute) == ("queue", absolute)), None)
+
+
+def make_queue(world: World, name: str) -> None:
+    """On RabbitMQ nobody can send to a queue before somebody has listened to it."""
+    world.transport.unsubscribe(world.transport.subscribe(name, lambda _: None))
+
+
+def test_figures_are_the_brokers_own(world: World, source: QueueSource) -> None:
+    """10 messages sent, 4 acknowledged, 3 handed out."""
+    make_queue(world, "work")
+    world.transport.send(*(Send("work", f"{number}".encode()) for number in range(10)))
+    listener = Listener(world.transport)
+    world.transport.subscribe("work", listener.messages.append, prefetch=3)
+    for first in (0, 2):
+        listener.wait_for(first + 2)
+        world.transport.commit(listener.messages[first : first + 2], ())
+    listener.wait_for(7)
+    absolute = f"{world.prefix}work"
+
+    def told() -> tuple[int | None, ...]:
+        one = queue_named(source, absolute)
+        return (one.held, one.in_flight, one.enqueued, one.dequeued, one.clients) if one else ()
+
+    wait_until(lambda: told() == (6, 3, 10, 4, 1), 20, "the figures of what was sent and taken")
+    wait_until(lambda: told() == world.own(absolute), 20, "the figures that the broker itself tells")
+    one = queue_named(source, absolute)
+    assert one is not None
+    assert (one.name, one.dead_letters) == ("work", False)
+    facts = source.broker_facts()
+    assert (facts.product, bool(facts.version)) == (source.product, True)
+    assert facts.queues is not None
+    assert facts.queues >= 1
+
+
+def test_topics_and_dead_letters_are_told_apart(world: World, source: QueueSource) -> None:
+    world.transport.subscribe_broadcast("news", lambda _: None)
+    world.transport.send(Send("news", b"read all about it", kind="topic"))
+    dead = f"{world.dead}{world.prefix}work"
+    make_queue(world, "work")
+    world.transport.send(Send(dead, b"late", absolute=True))
+
+    def found() -> dict[tuple[str, str], QueueFigures]:
+        return {(one.kind, one.absolute): one for one in source.figures()}
+
+    topic = ("topic", f"{world.prefix}news")
+    wait_until(lambda: topic in found() and (found()[topic].enqueued or 0) >= 1, 20, "the topic")
+    assert found()[topic].clients == 1
+    wait_until(lambda: ("queue", dead) in found() and found()[("queue", dead)].held == 1, 20, "the dead one")
+    assert found()[("queue", dead)].dead_letters
+    assert not [one for one in found().values() if "Advisory" in one.absolute]
+
+
+def test_looking_leaves_all_where_it_is(stomp_world: World) -> None:
+    world = stomp_world
+    world.transport.send(*(Send("work", f"{number}".encode(), {"n": str(number)}) for number in range(6)))
+    with closing(open_queue_source(world.config)) as source:
+        for _ in range(3):
+            seen = source.peek(f"{world.prefix}work", 2, 1)
+            assert [(one.place, one.body, one.headers["n"]) for one in seen] == [
+                (2, b"1", "1"),
+                (3, b"2", "2"),
+            ]
+            assert len(source.peek(f"{world.prefix}work", 100)) == 6
+            assert source.peek(f"{world.prefix}work", 100, 6) == []
+        oldest = source.oldest(f"{world.prefix}work")
+        assert oldest is not None
+        assert 0 <= oldest < 60
+        with pytest.raises(ValueError, match="1000"):
+            source.peek(f"{world.prefix}work", 1001)
+    listener = Listener(world.transport, "work")
+    taken = listener.wait_for(6)
+    assert [one.body for one in taken] == [b"%d" % number for number in range(6)]
+    assert not any(one.redelivered for one in taken)
+
+
+def test_messages_in_flight_are_seen_too(stomp_world: World) -> None:
+    stomp_world.transport.send(*(Send("work", b"%d" % number) for number in range(3)))
+    listener = Listener(stomp_world.transport)
+    stomp_world.transport.subscribe("work", listener.messages.append, prefetch=1)
+    listener.wait_for(1)
+    with closing(open_queue_source(stomp_world.config)) as source:
+        assert [one.body for one in source.peek(f"{stomp_world.prefix}work")] == [b"0", b"1", b"2"]
+
+
+def test_large_and_hostile_messages_are_clipped(embedded: World) -> None:
+    evil = "\x1b]0;title\x07[bold]" * 1500
+    embedded.transport.send(Send("work", b"\x1b[2J" * 2_500_000, {"evil": evil}))
+    with closing(open_queue_source(embedded.config)) as source:
+        (seen,) = source.peek(f"{NAMESPACE}.work")
+    assert (len(seen.body), seen.size) == (BODY_LIMIT, 10_000_000)
+    assert len(seen.headers["evil"]) == HEADER_LIMIT
+
+
+def test_a_lost_connection_is_made_again(embedded: World, broker: BrokerThread) -> None:
+    embedded.transport.send(Send("work", b"1"))
+    with closing(open_queue_source(embedded.config)) as source:
+        assert queue_named(source, f"{NAMESPACE}.work")
+        broker.disconnect_all()
+
+        def told() -> bool:
+            with suppress(Disconnected):
+                return queue_named(source, f"{NAMESPACE}.work") is not None
+            return False
+
+        wait_until(told, 10, "figures on a new connection")
+
+
+@ACTIVEMQ
+def test_who_may_not_ask_is_told_what_to_enable(activemq_world: World) -> None:
+    guest = replace(activemq_world.config.stomp, username="guest", password="guest")
+    with pytest.raises(NoFigures, match=r"not authorized.*plugin jmx"):
+        open_queue_source(Config(stomp=guest))
+    nobody = JmxSettings("127.0.0.1", 1, "api/jolokia", "u", "secret-word")
+    with pytest.raises(
+        NoFigures, match=r"Jolokia at http://127.0.0.1:1/api/jolokia cannot be reached"
+    ) as why:
+        open_queue_source(Config(stomp=guest, jmx=nobody))
+    assert "secret-word" not in str(why.value)
+
+
+@ACTIVEMQ
+def test_jolokia_adds_what_the_statistics_do_not_tell(jolokia: World, activemq_world: World) -> None:
+    config = replace(activemq_world.config, jmx=jolokia.config.jmx)
+    with closing(open_queue_source(config)) as source:
+        facts = source.broker_facts()
+    assert source.origin == "statistics over STOMP"
+    assert facts.connections is not None
+    assert facts.connections >= 2
+    assert facts.heap is not None
+    assert 0 < facts.heap < 100
+
+
+@RABBITMQ
+def test_on_rabbitmq_each_look_counts_so_it_is_refused_where_that_kills(vhost: VirtualHost) -> None:
+    vhost.api("PUT", "queues", "gone", {"durable": True})
+    arguments = {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": 2,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": "gone",
+    }
+    vhost.api("PUT", "queues", "limited", {"durable": True, "arguments": arguments})
+    vhost.publish("limited", b"mortal", {})
+    with closing(open_queue_source(rabbitmq_config(vhost))) as source:
+        with pytest.raises(NoPeek, match=r"gives a message up after 2 returns.*--at-a-price"):
+            source.peek("limited")
+        looks = []
+        for _ in range(3):
+            looks += source.peek("limited", at_a_price=True)
+        assert [one.redelivered for one in looks] == [False, True, True]
+        wait_until(lambda: source.peek("gone"), 10, "the message to have died of being looked at")
+
+
+@RABBITMQ
+def test_on_rabbitmq_a_look_marks_and_keeps_the_order(vhost: VirtualHost) -> None:
+    vhost.api("PUT", "queues", "classic", {"durable": True})
+    for number in range(4):
+        vhost.publish(
+            "classic", b"%d" % number, {"headers": {"n": number, "deep": [1]}, "timestamp": 1_700_000_000}
+        )
+    with closing(open_queue_source(rabbitmq_config(vhost))) as source:
+        seen = source.peek("classic", 2, 1)
+        assert [(one.place, one.body, one.headers["n"]) for one in seen] == [(2, b"1", "1"), (3, b"2", "2")]
+        assert seen[0].sent == 1_700_000_000
+        assert [(one.body, one.redelivered) for one in source.peek("classic")] == [
+            (b"0", True),
+            (b"1", True),
+            (b"2", True),
+            (b"3", False),
+        ]
+
+
+@RABBITMQ
+def test_rabbitmq_without_its_management_says_what_to_enable(vhost: VirtualHost) -> None:
+    config = replace(rabbitmq_config(vhost), rabbitmqapi=RabbitMQAPISettings("http://127.0.0.1:1", "u", "p"))
+    with pytest.raises(NoFigures, match="rabbitmq_management"):
+        open_queue_source(config)
+
+
+def test_draining_moves_all_and_keeps_their_headers(broker_world: World) -> None:
+    transport = broker_world.transport
+    make_queue(broker_world, "work")
+    make_queue(broker_world, "elsewhere")
+    transport.send(*(Send("work", b"%d" % n, {"n": str(n)}, priority=n) for n in range(5)))
+    moved: list[int] = []
+    here, there = place("work", transport.namespace), place("elsewhere", transport.namespace)
+    count = drain(transport, here, there, told=lambda one: moved.append(one.number), wait=0, stop=0.4)
+    assert (count, moved) == (5, [1, 2, 3, 4, 5])
+    listener = Listener(transport, "elsewhere")
+    taken = listener.wait_for(5)
+    assert sorted((one.body, one.headers["n"], one.headers["priority"]) for one in taken) == [
+        (b"%d" % n, str(n), str(n)) for n in range(5)
+    ]
+
+
+def test_draining_dead_letters_brings_them_back_to_be_tried_anew(broker_world: World) -> None:
+    transport = broker_world.transport
+    make_queue(broker_world, "work")
+    listener = Listener(transport, "work")
+    transport.send(recipe_message("work", {"number": 1}))
+    (message,) = listener.wait_for(1)
+    transport.commit([message], [transport.dead_letter(message, {"parvis-reason": "it was cold"})])
+    dead = place(f"{broker_world.dead}{broker_world.prefix}work", transport.namespace)
+    assert drain(transport, dead, None, told=lambda _: None, wait=0, stop=0.4) == 1
+    again = listener.wait_for(2)[1]
+    assert again.body == message.body
+    assert again.headers["dlq-reinjected"] == "True"
+    assert again.headers["note"] == "kept"
+    assert BY_HEADER == "."
+
+
+def test_draining_loses_and_doubles_nothing_when_the_connection_is_cut(
+    embedded: World, broker: BrokerThread
+) -> None:
+    embedded.transport.send(*(Send("work", b"%d" % n) for n in range(40)))
+
+    def told(moved: Any) -> None:
+        if moved.number % 10 == 5:
+            broker.disconnect_all()
+
+    here, there = place("work", NAMESPACE), place("elsewhere", NAMESPACE)
+    drain(embedded.transport, here, there, told=told, wait=0, stop=3)
+    sizes = {one.name: one.size for one in broker.statistics()}
+    assert sizes[f"/queue/{NAMESPACE}.work"] == 0
+    assert sizes[f"/queue/{NAMESPACE}.elsewhere"] == 40
+    with closing(open_queue_source(embedded.config)) as source:
+        found = source.peek(f"{NAMESPACE}.elsewhere", 100)
+    assert sorted(int(one.body) for one in found) == list(range(40))
+
+
+# What is made of successive figures
+
+
+def figures(name: str, held: int, enqueued: int = 0, dequeued: int = 0) -> QueueFigures:
+    return QueueFigures(name, "queue", name, enqueued, dequeued, held, 0)
+
+
+def test_rates_and_trends() -> None:
+    history = QueueHistory()
+    (first,) = history.take([figures("a", 3, 10, 7)], 100.0)
+    assert (first.rate_in, first.rate_out, first.trend) == (None, None, (3,))
+    (second,) = history.take([figures("a", 5, 30, 25)], 104.0)
+    assert (second.rate_in, second.rate_out, second.trend) == (5.0, 4.5, (3, 5))
+    new, old = history.take([figures("b", 8, 8), figures("a", 5, 30, 25)], 106.0)
+    assert (new.figures.name, new.rate_in, old.rate_in) == ("b", 4.0, 0.0)
+    (after,) = history.take([figures("a", 1, 2, 1)], 108.0)
+    assert (after.rate_in, after.rate_out) == (1.0, 0.5), "the broker was started again and counts anew"
+
+
+def test_an_idle_queue_fades_out() -> None:
+    history = QueueHistory()
+    history.take([figures("a", 0, 0, 0)], 0.0)
+    seen = [history.take([figures("a", 0, 8, 8)], float(second))[0].relevance for second in range(1, 8)]
+    assert seen == [16.0, 8.0, 4.0, 2.0, 1.0, 0.0, 0.0]
+
+
+def test_those_that_hold_most_come_first_then_by_name() -> None:
+    taken = QueueHistory().take([figures("c", 1), figures("b", 1), figures("a", 0), figures("d", 9)])
+    assert [one.figures.name for one in taken] == ["d", "b", "c", "a"]
+
+
+def test_a_figure_that_is_not_told_stays_unknown() -> None:
+    history = QueueHistory()
+    unknown = QueueFigures("a", "topic", "a")
+    history.take([unknown], 0.0)
+    (one,) = history.take([unknown], 1.0)
+    assert (one.rate_in, one.rate_out, one.trend, one.relevance) == (None, None, (), 0.0)
+    assert one.to_json()["held"] is None
+
+
+def test_a_queue_is_found_by_either_name() -> None:
+    known = [
+        QueueFigures("work", "queue", "zocalo.work"),
+        QueueFigures("DLQ.zocalo.work", "queue", "DLQ.zocalo.work"),
+        QueueFigures("news", "topic", "zocalo.news"),
+    ]
+    assert find_queue(known, "work", "zocalo").absolute == "zocalo.work"
+    assert find_queue(known, "zocalo.work", "zocalo").absolute == "zocalo.work"
+    assert find_queue(known, "DLQ.zocalo.work", "zocalo").dead_letters is False
+    with pytest.raises(ValueError, match=r"no queue 'wrk'.*Did you mean 'work'"):
+        find_queue(known, "wrk", "zocalo")
+    with pytest.raises(ValueError, match="no queue 'news'"):
+        find_queue(known, "news", "zocalo")
+
+
+@ACTIVEMQ
+def test_figures_over_tls(activemq_with_jolokia: tuple[ActiveMQ, int]) -> None:
+    broker, _ = activemq_with_jolokia
+    settings = StompSettings(
+        "localhost",
+        broker.tls_port,
+        broker.username,
+        broker.password,
+        "",
+        tls=True,
+        tls_ca=str(broker.ca_file),
+    )
+    with closing(open_queue_source(Config(stomp=settings))) as source:
+        assert source.product == "ActiveMQ"
+        source.figures()
