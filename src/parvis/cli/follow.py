@@ -6,7 +6,7 @@ import queue
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
 from parvis.cli.job import Job
 from parvis.cli.submit import leave
@@ -16,33 +16,43 @@ from parvis.transport.base import Message, Transport
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from parvis.cli.story_watch import StoryWatch
+    from parvis.observe.story import Story
+
 Report: TypeAlias = Callable[..., None]
 
 _TICK = 0.5
 _QUIET = 10.0  # seconds of silence after which a job seems over whose messages we may have missed
+_REST = 1.0  # seconds of silence after which nothing more is on its way
 _MOST_ROWS = 100
 _BEST_ROWS = 20
 
 
 def follow(
-    transport: Transport, inbox: queue.SimpleQueue[Message], limit: float, report: Report | None
+    transport: Transport,
+    inbox: queue.SimpleQueue[Message],
+    limit: float,
+    report: Report | None,
+    watch: StoryWatch,
 ) -> bool:
     """Follow a job to its end; return whether it succeeded.
 
-    Standard output gets the results; the progress bar is on standard error, if that is a terminal.
+    It has ended when what it sends back says so, or what the records tell of it. Standard output gets the
+    results; the progress bar is on standard error, if that is a terminal.
 
     Args:
         transport: Brings messages into `inbox`.
         inbox: What the job sends back.
         limit: Seconds to wait.
         report: Called with each event, for programs; None prints for people.
+        watch: What the records tell.
     """
     job = Job()
     started = time.monotonic()
     connection = transport.connection
     heard = time.monotonic()
     with _Progress(shown=report is None and sys.stderr.isatty()) as progress:
-        while not job.is_over and (left := started + limit - time.monotonic()) > 0:
+        while not _is_over(job, watch) and (left := started + limit - time.monotonic()) > 0:
             event = _next(job, inbox, min(left, _TICK))
             heard = time.monotonic() if event is not None else heard
             if transport.connection != connection and job.seems_over and time.monotonic() - heard > _QUIET:
@@ -50,14 +60,49 @@ def follow(
             if event is not None and report is not None:
                 report(**event)
             progress.show(job)
+        if _has_ended(watch.story(job.recipe_id)):
+            _take_rest(job, inbox, report)
     gap = transport.connection != connection
     leave(transport)
-    reason = job.failure if job.is_over or (gap and job.seems_over) else _out_of_time(job, limit, gap)
+    story = watch.story(job.recipe_id)
+    reason = _reason(job, story, limit, gap)
     if report is not None:
-        report("end", success=reason is None, reason=reason, images=len(job.images))
+        state = None if story is None else story.state
+        report("end", success=reason is None, reason=reason, images=len(job.images), state=state)
     else:
-        _print(job, reason)
+        _print(job, reason, story)
     return reason is None
+
+
+def _is_over(job: Job, watch: StoryWatch) -> bool:
+    story = watch.story(job.recipe_id)
+    if job.is_over and not (job.watches_nothing and watch.may_tell):
+        return True
+    return _has_ended(story)
+
+
+def _has_ended(story: Story | None) -> TypeGuard[Story]:
+    return story is not None and story.is_over
+
+
+def _take_rest(job: Job, inbox: queue.SimpleQueue[Message], report: Report | None) -> None:
+    """Take what is on its way when the records know of the end already."""
+    quiet = time.monotonic() + _REST
+    while (not job.is_over or job.watches_nothing) and time.monotonic() < quiet:
+        event = _next(job, inbox, _REST / 4)
+        if event is not None:
+            quiet = time.monotonic() + _REST
+            if report is not None:
+                report(**event)
+
+
+def _reason(job: Job, story: Story | None, limit: float, gap: bool) -> str | None:
+    """Why the job has failed, or cannot be said to have ended well; None if it has."""
+    if _has_ended(story) and (job.watches_nothing or not job.is_over):
+        return None if story.state == "finished" else job.failure or story.summary
+    if job.is_over or (gap and job.seems_over):
+        return job.failure
+    return _out_of_time(job, limit, gap) if story is None else f"No end within {limit:g} s. {story.summary}"
 
 
 def _next(job: Job, inbox: queue.SimpleQueue[Message], timeout: float) -> dict[str, Any] | None:
@@ -111,7 +156,7 @@ class _Progress:
             )
 
 
-def _print(job: Job, reason: str | None) -> None:
+def _print(job: Job, reason: str | None, story: Story | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -120,7 +165,9 @@ def _print(job: Job, reason: str | None) -> None:
     for centre in job.centres.values():
         for line in _centre_lines(centre):
             console.print(line)
-    if job.watches_nothing and reason is None:
+    if job.watches_nothing and reason is None and story is not None:
+        console.print(f"{story.summary} Recipe ID {job.recipe_id}.")
+    elif job.watches_nothing and reason is None:
         console.print(f"Started as {job.recipe_id}; nothing in this recipe reports back.")
     elif reason is None:
         console.print(f"Finished: {len(job.images)} images analysed, recipe ID {job.recipe_id}.")

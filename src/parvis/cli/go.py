@@ -339,10 +339,10 @@ class _Submission:
         if self._transport is None:
             raise _Refused("There is nothing to wait for: the message was stored, and not sent.")
         from parvis.cli.follow import follow
+        from parvis.cli.story_watch import StoryWatch
 
-        if not follow(
-            self._transport, self._inbox, self._wait, self._say.event if self._say.as_json else None
-        ):
+        report = self._say.event if self._say.as_json else None
+        if not follow(self._transport, self._inbox, self._wait, report, StoryWatch(self._config)):
             raise click.exceptions.Exit(1)
 
 

@@ -39,12 +39,14 @@ _MOST_LINES: Final = 40
 _LONGEST_REASON: Final = 300
 _SHORTEST_ID: Final = 8
 _MOST_WAYS: Final = 4
+_WIDEST: Final = 28
 
 
 def headline(story: Story) -> Text:
     """How a recipe stands, in a line."""
-    text = Text(f"{story.state.upper()}  ", style=STYLES[story.state])
-    return text.append(terminal_line(story.summary), style="default not bold")
+    first, _, rest = terminal_line(story.summary).partition(" ")
+    text = Text(first, style=STYLES[story.state])
+    return text.append(f" {rest}", style="default not bold")
 
 
 def head(story: Story) -> Group:
@@ -92,7 +94,7 @@ def hop_line(hop: Hop, names: dict[int, str] | None = None) -> Text:
     """A handling: when, where, how long the message was queued and handled, and what came of it."""
     name = (names or {}).get(hop.node) or f"{hop.node} {harmless(hop.queue)}"
     line = Text(f"{_clock(hop.begun)}  ")
-    line.append(f"{name[:28]:<28} ", style="bold")
+    line.append(f"{name[:_WIDEST]:<{_WIDEST}} ", style="bold")
     line.append(f"{span(max(0.0, hop.begun - hop.sent_at)):>7} {span(hop.seconds):>7}  ", style="dim")
     tried = f"try {hop.tries}: " if hop.tries > 1 else ""
     again = "sent in again: " if hop.reinjected else ""
@@ -121,7 +123,7 @@ def node_table(nodes: Iterable[NodeCount]) -> Table:
         )
         mean = span(node.seconds / node.hops) if node.hops else ""
         table.add_row(
-            _name(node),
+            _name(node)[:_WIDEST],
             Text(node.state, style=STYLES[node.state]),
             *(f"{count:,}" if count else "" for count in counts),
             mean,

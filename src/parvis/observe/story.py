@@ -27,7 +27,7 @@ class NodeCount:
             until `until`; `stuck`, nothing has happened for too long; `silent`, messages were handed to a
             queue from which nobody reports; `done`; `failed`, all is done, and some of it was given up.
         since: When it came to be so, in seconds since 1970; None if it is idle.
-        sent: How many messages were sent to it.
+        sent: How many messages were sent to it; if it has no queue, how many were broadcast.
         handled: How many of them were handled for good.
         outstanding: How many were not.
         waiting: How many of these the broker holds back.

@@ -152,6 +152,7 @@ class _Teller:
         held = [one for one in held if one.kind != "reminder" or tally.sent_on <= one.sent]
         outstanding = max(sent - tally.ended - moot, tally.seen - tally.ended, 0)
         waiting = min(sum(one.count for one in held), outstanding)
+        heard = sum(edge.count for key, edge in ways if key.kind == "broadcast")
         queue = tally.queue or _text(content.get("queue") or content.get("topic"))
         queue = queue or next((key.queue for key, _ in ways), "")
         count = NodeCount(
@@ -159,7 +160,7 @@ class _Teller:
             queue=queue,
             service=tally.service or _text(content.get("service")) or ("dispatcher" if not number else ""),
             state="idle",
-            sent=sent,
+            sent=sent or heard,
             handled=tally.ended,
             outstanding=outstanding,
             waiting=waiting,
