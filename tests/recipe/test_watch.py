@@ -8,7 +8,7 @@ import pytest
 
 from parvis.recipe.envelope import Envelope
 from parvis.recipe.graph import Recipe
-from parvis.recipe.watch import ERROR_KEY, add_watcher, failure_message, is_watch_topic
+from parvis.recipe.watch import ERROR_KEY, add_watcher, failure_message, is_watch_topic, without_watchers
 
 TOPIC = "transient.go.0f8fad5b-d9cb-469f-a165-70867728950e"
 GRIDSCAN: dict[str, Any] = {
@@ -110,3 +110,16 @@ def test_failure_is_told_in_one_message():
     send = failure_message(TOPIC, "no data collection 12")
     assert (send.kind, send.destination) == ("topic", TOPIC)
     assert json.loads(send.body) == {ERROR_KEY: "no data collection 12"}
+
+
+def test_without_watchers_a_recipe_is_as_it_was_written() -> None:
+    recipe = {
+        "1": {"queue": "filewatcher", "output": {"every": [2], "first": [3]}},
+        "2": {"queue": "per_image_analysis", "output": {"result": [3]}},
+        "3": {"queue": "end"},
+        "start": [[1, {}]],
+    }
+    watched = add_watcher(recipe, TOPIC)
+    assert watched != recipe
+    assert without_watchers(watched) == recipe
+    assert without_watchers({"1": None, "start": None}) == {"1": None, "start": None}

@@ -79,6 +79,33 @@ def add_watcher(recipe: Mapping[str, Any], topic: str) -> dict[str, Any]:
     return watched
 
 
+def without_watchers(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a filled recipe without the nodes of those who wait for it: as it was written."""
+    nodes = {
+        key: cast("dict[str, Any]", node)
+        for key, node in recipe.items()
+        if key.isdecimal() and isinstance(node, dict)
+    }
+    watchers = {int(key) for key, node in nodes.items() if _is_watcher(node)}
+    left = {key: value for key, value in recipe.items() if not key.isdecimal() or int(key) not in watchers}
+    for key, node in nodes.items():
+        named: Any = node.get("output")
+        if key in left and isinstance(named, dict):
+            outputs = {
+                name: [target for target in _as_list(targets) if target not in watchers]
+                for name, targets in cast("dict[str, Any]", named).items()
+            }
+            left[key] = node | {"output": {name: targets for name, targets in outputs.items() if targets}}
+    if isinstance(left.get("start"), list):
+        entries = cast("list[Any]", left["start"])
+        left["start"] = [entry for entry in entries if _as_list(entry)[:1] not in [[n] for n in watchers]]
+    return left
+
+
+def _is_watcher(node: Mapping[str, Any]) -> bool:
+    return node.get("service") == SERVICE_LABEL and is_watch_topic(node.get("topic"))
+
+
 def failure_message(topic: str, reason: str) -> Send:
     """Return what tells the one who waits at `topic` that nothing was started, and why."""
     return Send(topic, dump_json({ERROR_KEY: reason}), kind="topic", persistent=False)
@@ -87,11 +114,7 @@ def failure_message(topic: str, reason: str) -> Send:
 def dead_letter_notices(envelope: Envelope, service: str, reason: str) -> list[Send]:
     """Return what tells those who wait for a recipe that one of its messages was set aside, and why."""
     nodes = [cast("dict[str, Any]", node) for node in envelope.recipe.values() if isinstance(node, dict)]
-    topics = {
-        node["topic"]
-        for node in nodes
-        if node.get("service") == SERVICE_LABEL and is_watch_topic(node.get("topic"))
-    }
+    topics = {node["topic"] for node in nodes if _is_watcher(node)}
     notice = {"node": envelope.pointer, "service": service, "reason": reason[:_LONGEST_REASON]}
     body = dump_json({DEAD_LETTER_KEY: notice})
     return [Send(topic, body, kind="topic", persistent=False) for topic in topics]

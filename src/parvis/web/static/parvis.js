@@ -114,6 +114,10 @@
     });
   }
 
+  document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+  for (const picture of document.querySelectorAll(".graph")) {
+    picture.scrollLeft = (picture.scrollWidth - picture.clientWidth) / 2;
+  }
   tellAges();
   setInterval(tellAges, 1000);
   if (address) {

@@ -18,6 +18,7 @@ from parvis.recipe.draw import to_svg
 from parvis.recipe.draw_svg import NodeNote, Notes
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError
+from parvis.recipe.watch import without_watchers
 from parvis.web.live import Part, View
 from parvis.web.rendering import clock, duration, part
 from parvis.web.sources import Sources
@@ -100,7 +101,7 @@ def _graph(story: Story) -> Part:
     if story.started is None:
         return part("said", "no graph", "", "The recipe itself is not known, so there is no picture of it.")
     try:
-        recipe = Recipe.from_dict(dict(story.started.recipe))
+        recipe = Recipe.from_dict(without_watchers(story.started.recipe))
         picture = to_svg(recipe, notes_of(story))
     except RecipeError as error:
         return part("said", "no graph", "late", f"The recipe cannot be drawn: {error}")
@@ -114,12 +115,16 @@ def notes_of(story: Story) -> Notes:
         if edge.source != edge.target:
             ways[edge.source, edge.target] = ways.get((edge.source, edge.target), 0) + edge.count
     return Notes(
-        nodes={number: _note(node) for number, node in story.nodes.items() if number != REQUEST},
+        nodes={
+            number: _note(node, sum(count for (_, target), count in ways.items() if target == number))
+            for number, node in story.nodes.items()
+            if number != REQUEST
+        },
         edges={way: f"{count:,}" for way, count in ways.items()},
     )
 
 
-def _note(node: NodeCount) -> NodeNote:
+def _note(node: NodeCount, arrived: int) -> NodeNote:
     if node.state == "idle":
         return NodeNote("nothing yet", "idle")
     ready = node.outstanding - node.waiting
@@ -130,7 +135,7 @@ def _note(node: NodeCount) -> NodeNote:
         (node.given_up, "given up"),
     )
     said = [f"{count:,} {word}" for count, word in counts if count > 0]
-    return NodeNote(", ".join(said) or f"{node.sent:,} sent", node.state)
+    return NodeNote(", ".join(said) or f"{arrived:,} sent", node.state)
 
 
 def _time_line(story: Story) -> list[ShownNode]:
