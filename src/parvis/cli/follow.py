@@ -67,8 +67,8 @@ def follow(
     story = watch.story(job.recipe_id)
     reason = _reason(job, story, limit, gap)
     if report is not None:
-        state = None if story is None else story.state
-        report("end", success=reason is None, reason=reason, images=len(job.images), state=state)
+        told = {} if story is None else {"state": story.state}
+        report("end", success=reason is None, reason=reason, images=len(job.images), **told)
     else:
         _print(job, reason, story)
     return reason is None
