@@ -13,9 +13,12 @@ from queue import Empty, SimpleQueue
 from typing import Any, ClassVar, Final, NoReturn, cast
 
 from parvis.config import Config, ConfigError
+from parvis.observe.hop_recorder import reported
+from parvis.observe.hops import reports_hops
 from parvis.service.base import Reject, Service, Step
 from parvis.service.contract import Anything
 from parvis.service.handling import Outcome
+from parvis.service.observer import Handled
 from parvis.service.registry import contracts
 from parvis.service.settling import CRASHES, once_more, settle
 from parvis.transport.base import (
@@ -273,9 +276,10 @@ class Sweeper(Service[Anything, Anything]):
         reason = f"delivered {counted}{deliveries} times: its consumers died, or went away without a word"
         headers = {name: value for name, value in message.headers.items() if name != RENEWED}
         headers[CRASHES] = str(deliveries - 2)  # so many between the first and the last of them
-        return settle(
-            self._transport, self, replace(message, headers=headers), Outcome("crash", reason=reason)
-        )
+        died = replace(message, headers=headers)
+        outcome = Outcome("crash", reason=reason)
+        sends = settle(self._transport, self, died, outcome)
+        return reported([(Handled(self, died, outcome, 0), sends)]) if reports_hops(self.config) else sends
 
     def _deliveries(self, message: Message) -> int:
         """How often others were given a message; ActiveMQ says no more than that it was too often."""

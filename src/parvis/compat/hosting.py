@@ -13,18 +13,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from parvis.compat.stand_in import stand_in
 from parvis.compat.transport import ParvisTransport
 from parvis.config import Config, ConfigError
+from parvis.observe.hop_recorder import reported
+from parvis.observe.hops import reports_hops
 from parvis.observe.logs import log_context, set_up_logging
 from parvis.service import commands
+from parvis.service.failure import REASON, TRACEBACK
 from parvis.service.handling import Outcome
 from parvis.service.host import Host
+from parvis.service.identity import IDENTITY, identity_of
+from parvis.service.observer import Handled
 from parvis.service.settling import CRASHES, count, settle
 from parvis.service.status import Status
 from parvis.service.supervisor import is_orphan
@@ -35,6 +41,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("parvis.host")
 _MOST_SUSPICIONS: Final = 4  # a redelivered message may be innocent, and here it is handled in this process
+_MOST_REMEMBERED: Final = 10_000
 _SHUTDOWN: Final = {"band": "command", "payload": "shutdown"}
 
 
@@ -62,6 +69,8 @@ class ForeignHost(Host):
         self._foreign = service(environment={"config": foreign_configuration(config), "live": False})
         self._stand_in = stand_in(self._foreign.get_name(), service.__name__)
         super().__init__(transport, [self._stand_in], tag=tag)
+        self._reports_hops = reports_hops(config)
+        self._begun: dict[str, float] = {}  # when the service was given each message that is not settled
         self._debug = config.verbosity > 0
         self._failed = False
         self._pipe = _Pipe(self.stop)
@@ -81,6 +90,8 @@ class ForeignHost(Host):
         transport.name = service.get_name()
         heard = _LastWarning()
         transport.reason = lambda: heard.text
+        if self._reports_hops:
+            transport.reported = self._reported
         transport.around = lambda message, call: self._watch(transport, heard, message, call)
         service.transport = transport
         service.initialize_logging = self._initialise_logging
@@ -129,11 +140,23 @@ class ForeignHost(Host):
         if message.redelivered:
             self._suspect(transport, message)
             return
+        self._begun[message.message_id] = time.monotonic()
+        while len(self._begun) > _MOST_REMEMBERED:
+            del self._begun[next(iter(self._begun))]
         with heard:
             try:
                 call()
             except Exception as error:  # noqa: BLE001 - whatever a service raises costs the message
                 self._charge(transport, message, error)
+
+    def _reported(self, messages: Sequence[Message], sends: Sequence[Send]) -> Sequence[Send]:
+        """Report what the service has handled; what it sends because of several counts for the last."""
+        handled: list[tuple[Handled, Sequence[Send]]] = []
+        for message in messages:
+            seconds = time.monotonic() - self._begun.pop(message.message_id, time.monotonic())
+            own = sends if message is messages[-1] else ()
+            handled.append((Handled(self._stand_in, message, _outcome_of(message, own), seconds), own))
+        return reported(handled) if handled else sends
 
     def _suspect(self, transport: ParvisTransport, message: Message) -> None:
         so_far = count(message, CRASHES)
@@ -168,6 +191,16 @@ class ForeignHost(Host):
                 _log.exception("%s failed", transport.name)
 
         return guarded
+
+
+def _outcome_of(message: Message, sends: Sequence[Send]) -> Outcome:
+    """What came of a message, by what is sent: itself once more, or as a dead letter, or anything else."""
+    identity = identity_of(message)
+    own = next((send for send in sends if send.headers.get(IDENTITY) == identity), None)
+    if own is None:
+        return Outcome("done")
+    result = "crash" if CRASHES in own.headers else "fail"
+    return Outcome(result, reason=own.headers.get(REASON, ""), trace=own.headers.get(TRACEBACK, ""))
 
 
 class _Pipe:

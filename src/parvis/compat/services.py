@@ -27,6 +27,8 @@ from workflows.transport.common_transport import CommonTransport
 
 from parvis.compat.incoming import SettlingTransport, incoming
 from parvis.config import Config
+from parvis.observe.hop_recorder import reported
+from parvis.observe.hops import reports_hops
 from parvis.observe.logs import complete_records
 from parvis.service.base import AnyBatchService, AnyService, BatchService
 from parvis.service.handling import Outcome
@@ -60,6 +62,7 @@ class ServiceAdapter(CommonService):
         for name in _OURS:
             logging.getLogger(name).setLevel(level)
         complete_records(config)
+        self._reports_hops = reports_hops(config)
         service = self._service = self.service_class(config)
         service.start()
         self._worker = Worker(service, Observers(()), survived=())
@@ -114,7 +117,9 @@ class ServiceAdapter(CommonService):
 
     def _settle(self, headers: Sequence[Mapping[str, Any]], handled: Sequence[Handled]) -> None:
         try:
-            self._settling.commit(headers, [send for one in handled for send in self._sends(one)])
+            pairs = [(one, self._sends(one)) for one in handled]
+            sends = reported(pairs) if self._reports_hops else [send for _, sends in pairs for send in sends]
+            self._settling.commit(headers, sends)
         except (TypeError, ValueError, RecursionError) as error:
             self._service.log.exception("what %s sends cannot be sent", self._service.name)
             self._settle_what_can_be(headers, handled, error)

@@ -76,6 +76,8 @@ class ParvisTransport(CommonTransport):
             not to be acknowledged.
         name: Who takes the messages, for dead letters.
         reason: Why a message is refused, if somebody knows.
+        reported: Is given the messages that a transaction acknowledges and what it sends; returns what is to
+            leave.
     """
 
     def __init__(self, middleware: list[Any] | None = None, transport: Transport | None = None) -> None:
@@ -87,6 +89,7 @@ class ParvisTransport(CommonTransport):
         self.around: Around = lambda _message, call: call()
         self.name = "a workflows service"
         self.reason: Callable[[], str] = lambda: ""
+        self.reported: Callable[[Sequence[Message], Sequence[Send]], Sequence[Send]] = lambda _, sends: sends
         self._given = transport
         self._transport: Transport | None = None
         self._channels: dict[int, _Channel] = {}
@@ -366,6 +369,7 @@ class ParvisTransport(CommonTransport):
                 sends += self._refusal(message)
         if len(taken) == 1:
             sends = identified(taken[0][1], sends)
+        sends = list(self.reported([message for _, message in taken], sends))
         for channel, message in taken:
             del channel.waiting[message.message_id]
         try:

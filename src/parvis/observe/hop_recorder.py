@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from parvis.observe.hops import QUEUE, REQUEST, Hop, Sent, SentKind, clipped, report
 from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, is_recipe_message, parse_json
 from parvis.service.base import REMINDER
-from parvis.service.identity import IDENTITY, first_seen_of, identity_of
+from parvis.service.identity import IDENTITY, REINJECTED, first_seen_of, identity_of
 from parvis.service.observer import Handled, Observer
 from parvis.service.settling import ATTEMPTS, CRASHES, RETRIES, count
 from parvis.service.status import host_id
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Header that says when a message can be handled: when it was sent and, if it is held back, that much later.
 READY: Final = "parvis-ready"  # ms since 1970
-#: Header of a dead letter that somebody has sent in again.
-REINJECTED: Final = "dlq-reinjected"
 
 _log = logging.getLogger("parvis.hops")
 
@@ -79,7 +77,7 @@ class HopRecorder(Observer):
         if not hops:
             return sends
         self._hops[handled.message.message_id] = hops
-        return [_timed(send, now) if RECIPE_HEADER in send.headers else send for send in sends]
+        return [_timed(send, now) for send in sends]
 
     def closing(self, handled: Sequence[Handled]) -> Sequence[Send]:
         """Report what was handled."""
@@ -94,6 +92,20 @@ class HopRecorder(Observer):
     def uncommitted(self, handled: Sequence[Handled], reason: str) -> None:  # noqa: ARG002
         """Forget what was not: it is handled again."""
         self.committed(handled)
+
+
+def reported(handled: Sequence[tuple[Handled, Sequence[Send]]]) -> list[Send]:
+    """Return what leaves because of messages that were just handled, with a report of that.
+
+    For who handles messages outside a host of ours, where no observer adds one.
+
+    Args:
+        handled: The messages, each with what leaves because of it, with identities.
+    """
+    now = time.time()
+    hops = [hop for one, sends in handled for hop in hops_of(one, sends, now)]
+    sends = [_timed(send, now) for _, sends in handled for send in sends]
+    return [*sends, report(hops)] if hops else sends
 
 
 def hops_of(handled: Handled, sends: Sequence[Send], now: float) -> list[Hop]:
@@ -220,5 +232,7 @@ def _ready(message: Message, now: float) -> float:
 
 
 def _timed(send: Send, now: float) -> Send:
+    if RECIPE_HEADER not in send.headers:
+        return send
     headers: Mapping[str, str] = {**send.headers, READY: str(round((now + send.delay) * 1000))}
     return replace(send, headers=headers)
