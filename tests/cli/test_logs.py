@@ -25,6 +25,8 @@ from parvis.cli import main
 from parvis.cli.log_lines import lines_of
 from parvis.observe.log_record import LogRecord
 from parvis.observe.records import RecordsWriter
+from parvis.transport.embedded import BrokerThread
+from running import broker_environment
 from waiting import wait_until
 
 RECIPE = "8e2e8e3c-5f0a-4f4e-9d5c-0123456789ab"
@@ -237,6 +239,30 @@ def test_what_comes_is_followed_even_if_it_comes_late(records: Path) -> None:
         add(records, LogRecord(time.time(), 3, "x", "now"))
         wait_until(lambda: len(lines) == 8, 20, "what came")
         assert [json.loads(line)["message"] for line in lines[6:]] == ["late", "now"]
+
+
+def test_what_services_of_parvis_up_log_is_there_at_once(tmp_path: Path, broker: BrokerThread) -> None:
+    environment = broker_environment(broker.port) | {"XDG_STATE_HOME": str(tmp_path)}
+
+    @contextlib.contextmanager
+    def up(*names: str) -> Iterator[None]:
+        command = [sys.executable, "-m", "parvis", "up", *names]
+        process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(40) == 0
+
+    def has_logged(what: str) -> bool:
+        done = CliRunner(env=environment).invoke(main, ["logs", "--filter", what, "-s", "parvis.host"])
+        return done.exit_code == 0 and what in done.stdout
+
+    with up("JSONLines"):
+        wait_until(lambda: has_logged("ready: JSONLines"), 30, "the first service")
+        with up("NotifyGDA"):  # in another terminal: the first collects for both
+            wait_until(lambda: has_logged("ready: NotifyGDA"), 30, "the second service")
+    assert has_logged("ready: JSONLines")
 
 
 class GraylogServer:
