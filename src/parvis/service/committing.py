@@ -16,7 +16,7 @@ from parvis.observe.logs import recipe_context
 from parvis.recipe.envelope import Envelope, MalformedMessage
 from parvis.service.base import AnyService
 from parvis.service.handling import Outcome
-from parvis.service.identity import identified, identity_of
+from parvis.service.identity import identified, occasion_of
 from parvis.service.observer import Handled
 from parvis.service.observers import Observers
 from parvis.service.remembered import Remembered
@@ -233,13 +233,13 @@ class Committer:
             self._observers.committed(handled)
 
     def _done(self, handled: Sequence[Handled]) -> Iterator[tuple[Remembered, str]]:
-        """The identities of what is to be remembered.
+        """What is to be remembered of messages.
 
         Not of what was rejected: if somebody mends the cause and sends the dead letter in again, it counts.
         """
         for one in handled if self.memories else ():
             if one.outcome.result == "done" and one.service in self.memories:
-                yield self.memories[one.service], identity_of(one.message)
+                yield self.memories[one.service], occasion_of(one.message)
 
     def _lost(self, units: Sequence[Unit], error: Disconnected) -> None:
         _log.warning("what was handled could not be committed and will be handled again: %s", error)

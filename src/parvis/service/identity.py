@@ -16,9 +16,13 @@ from parvis.transport.base import Message, Send
 
 IDENTITY: Final = "parvis-id"
 FIRST_SEEN: Final = "parvis-first-seen"  # when the first message of all that led to this one was sent, in ms
+#: Of a message that was a dead letter and was sent in again: `True`, as all tools for dead letters set it.
+REINJECTED: Final = "dlq-reinjected"
+REINJECTIONS: Final = "parvis-reinjections"  # how often
 _BYTES: Final = 12
 _LONGEST: Final = 100
 _MOST_DIGITS: Final = 16
+_DIGITS_OF_COUNT: Final = 6
 
 
 def identity_of(message: Message) -> str:
@@ -28,6 +32,24 @@ def identity_of(message: Message) -> str:
     """
     identity = message.headers.get(IDENTITY) or message.message_id
     return identity if len(identity) <= _LONGEST else _digest(identity)
+
+
+def occasion_of(message: Message) -> str:
+    """Return what tells one reason to handle a message from another: to be remembered once it is done.
+
+    That is its identity; if it was a dead letter and somebody wants it handled again, with the number of
+    times.
+    """
+    times = reinjections(message.headers)
+    return f"{identity_of(message)} {times}" if times else identity_of(message)
+
+
+def reinjections(headers: Mapping[str, str]) -> int:
+    """Return how often a message was a dead letter and was sent in again, as its headers say."""
+    value = headers.get(REINJECTIONS, "")
+    if value.isascii() and value.isdecimal() and len(value) <= _DIGITS_OF_COUNT:
+        return int(value)
+    return 1 if REINJECTED in headers else 0
 
 
 def derived(identity: str, position: int) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 
 from parvis.service.base import AnyBatchService, AnyService, BatchService
 from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
-from parvis.service.identity import identity_of
+from parvis.service.identity import occasion_of
 from parvis.service.isolated import IsolatedService
 from parvis.service.observer import Handled
 from parvis.service.observers import Observers
@@ -71,7 +71,7 @@ class Worker:
             self.batch_due = time.monotonic() + service.batch_wait
         work = _DUPLICATE if self._is_duplicate(message, batch.identities) else read(service, message)
         batch.messages.append(message)
-        batch.identities.add(identity_of(message))
+        batch.identities.add(occasion_of(message))
         batch.work.append(work)
         # What cannot be read is set aside at once: that needs the acknowledgement of all that came before it.
         unreadable = isinstance(work, Outcome) and work is not _DUPLICATE
@@ -119,10 +119,10 @@ class Worker:
 
     def _is_duplicate(self, message: Message, at_hand: Container[str] = ()) -> bool:
         """Whether a message was done before, or is one of those `at_hand`, if the service wants to know."""
-        identity = identity_of(message)
-        if self.memory is None or not (identity in at_hand or self.memory.knows(identity)):
+        occasion = occasion_of(message)
+        if self.memory is None or not (occasion in at_hand or self.memory.knows(occasion)):
             return False
-        self.service.log.info("came a second time and is only acknowledged: %s", identity)
+        self.service.log.info("came a second time and is only acknowledged: %s", occasion)
         return True
 
     def _is_suspect(self, message: Message) -> bool:
