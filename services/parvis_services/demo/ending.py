@@ -54,6 +54,8 @@ def print_end(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
     console.print(f"  {program} recipe draw per-image-analysis-gridscan")
     records = shlex.quote(str(place / RECORDS))
     console.print(f"  {program} logs --records {records} --time 1h")
+    if findings.recipe_id:
+        console.print(f"  {program} trace --records {records} {findings.recipe_id}")
     size = sum(file.lstat().st_size for file in place.rglob("*") if file.is_file()) / 1e6
     console.print(f"\nAll of it takes {size:.0f} MB. To remove it: rm -r {shlex.quote(str(place))}")
 

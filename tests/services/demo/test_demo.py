@@ -58,7 +58,7 @@ def test_what_is_printed_for_people_says_what_to_try_next(tmp_path: Path) -> Non
     assert "The crystal's centre is at box" in done.stdout
     assert "140 rows in ISPyB, 140 datagrams" in done.stdout
     following = [line.split() for line in done.stdout.splitlines() if " -m parvis " in line]
-    assert [command[3] for command in following] == ["analyse", "find", "recipe", "logs"]
+    assert [command[3] for command in following] == ["analyse", "find", "recipe", "logs", "trace"]
     for command in following:
         tried = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert tried.returncode == 0, f"{command}: {tried.stderr}"
