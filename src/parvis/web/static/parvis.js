@@ -14,30 +14,41 @@
     return template.content.firstElementChild;
   }
 
-  const focusable = (part) => [...part.querySelectorAll("a, summary, button, [tabindex]")];
-
-  function replace(old, html) {
-    const fresh = element(html);
-    const open = [...old.querySelectorAll("details")].map((details) => details.open);
-    fresh.querySelectorAll("details").forEach((details, index) => {
-      details.open = open[index] ?? details.open;
-    });
-    if (old instanceof HTMLDetailsElement) {
-      fresh.open = old.open;
+  // What stays the same is left alone: the focus, what is unfolded or scrolled, and a click that has begun.
+  function become(old, fresh) {
+    if (old.nodeName !== fresh.nodeName) {
+      old.replaceWith(fresh);
+      return fresh;
     }
-    const focused = focusable(old).indexOf(document.activeElement);
-    const scrolled = [...old.querySelectorAll(".scroll")].map((box) => [box.scrollLeft, box.scrollTop]);
-    const hadFocus = old === document.activeElement;
-    old.replaceWith(fresh);
-    fresh.querySelectorAll(".scroll").forEach((box, index) => {
-      [box.scrollLeft, box.scrollTop] = scrolled[index] ?? [0, 0];
-    });
-    if (hadFocus) {
-      fresh.focus({ preventScroll: true });
-    } else if (focused >= 0) {
-      focusable(fresh)[focused]?.focus({ preventScroll: true });
+    if (old.nodeType !== Node.ELEMENT_NODE) {
+      if (old.data !== fresh.data) {
+        old.data = fresh.data;
+      }
+    } else {
+      for (const { name, value } of fresh.attributes) {
+        if (old.getAttribute(name) !== value) {
+          old.setAttribute(name, value);
+        }
+      }
+      for (const { name } of [...old.attributes]) {
+        if (!fresh.hasAttribute(name) && name !== "open") {
+          old.removeAttribute(name);
+        }
+      }
+      const children = [...fresh.childNodes];
+      children.forEach((child, index) => {
+        const there = old.childNodes[index];
+        if (there) {
+          become(there, child);
+        } else {
+          old.append(child);
+        }
+      });
+      while (old.childNodes.length > children.length) {
+        old.lastChild.remove();
+      }
     }
-    return fresh;
+    return old;
   }
 
   function update(list, { order, parts }) {
@@ -46,12 +57,10 @@
     for (const id of order) {
       let part = known.get(id);
       known.delete(id);
-      if (part && id in parts) {
-        const isNext = part === place;
-        part = replace(part, parts[id]);
-        place = isNext ? part : place;
-      } else if (!part) {
+      if (!part) {
         part = element(parts[id]);
+      } else if (id in parts) {
+        part = become(part, element(parts[id]));
       }
       if (part === place) {
         place = place.nextElementSibling;
