@@ -22,13 +22,28 @@ def test_what_is_left_out_comes_again(connect: Connect) -> None:
     assert sorted(later.get().body for _ in range(2)) == [b"0", b"2"]
 
 
-def test_never_together_with_something_else(connect: Connect) -> None:
+def test_with_what_is_sent_in_its_place(connect: Connect) -> None:
+    transport, inbox = connect(), Inbox()
+    transport.send(*(Send("work", str(number).encode()) for number in range(30)))
+    subscription = transport.subscribe("work", inbox, prefetch=40, individual=True)
+    taken = [inbox.get() for _ in range(30)]
+    for message in taken[1::2]:
+        transport.commit([message], [Send("more", message.body)])
+    transport.unsubscribe(subscription)
+    left, moved = Inbox(), Inbox()
+    other = connect()
+    other.subscribe("work", left, prefetch=40)
+    other.subscribe("more", moved, prefetch=40)
+    assert sorted(int(left.get().body) for _ in range(15)) == list(range(0, 30, 2))
+    assert sorted(int(moved.get().body) for _ in range(15)) == list(range(1, 30, 2))
+    assert (len(left.messages), len(moved.messages)) == (15, 15)
+
+
+def test_never_together_with_another(connect: Connect) -> None:
     transport, inbox = connect(), Inbox()
     transport.send(Send("work", b"1"), Send("work", b"2"))
     transport.subscribe("work", inbox, prefetch=2, individual=True)
     first, second = inbox.get(), inbox.get()
-    with pytest.raises(ValueError, match="on its own"):
-        transport.commit([first], [Send("more", b"")])
     with pytest.raises(ValueError, match="on its own"):
         transport.commit([first, second], [])
     transport.commit([second], [])

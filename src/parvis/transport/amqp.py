@@ -150,7 +150,7 @@ class AmqpTransport(KeptTransport[Connection, Subscription]):
                     continue
                 publisher = self._publisher
                 messages = [publisher.encode(one) for one in publications]
-                claims = self._claim(acknowledge, with_sends=bool(sends))
+                claims = self._claim(acknowledge)
             transaction = Transaction(
                 connection, publisher, messages, acknowledges=bool(acknowledge), then=_settling(claims)
             )
@@ -213,9 +213,9 @@ class AmqpTransport(KeptTransport[Connection, Subscription]):
         subscription.end(ended.set)
         ended.wait(_UNSUBSCRIBE_TIMEOUT)
 
-    def _claim(self, acknowledge: Sequence[Message], *, with_sends: bool = False) -> list[_Claim]:
+    def _claim(self, acknowledge: Sequence[Message]) -> list[_Claim]:
         """Take messages off those outstanding, or raise because they are not the oldest of them."""
-        found = self._by_subscription(acknowledge, with_sends=with_sends)
+        found = self._by_subscription(acknowledge)
         return [(one, one.claim(messages), one.generation) for one, messages in found]
 
 

@@ -223,8 +223,9 @@ class Transport(ABC):
         """Take messages from a queue, at most `prefetch` unacknowledged at a time; return the subscription.
 
         Acknowledging a message acknowledges all those delivered before it on the same subscription. If
-        `individual`, it acknowledges that one alone, in whichever order; each is committed on its own then,
-        and without sends.
+        `individual`, it acknowledges that one alone, in whichever order; each is committed on its own then.
+        Of those that are committed with sends, ActiveMQ keeps a note until the connection ends: not for
+        what runs long.
 
         Raises:
             BrokerRefused: The broker refuses the subscription.

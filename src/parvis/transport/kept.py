@@ -150,19 +150,17 @@ class KeptTransport(Transport, Generic[C, S]):
         self._end(subscription)
         raise Disconnected(f"no answer to the subscription to {subscription.name}: {why}")
 
-    def _by_subscription(
-        self, acknowledge: Sequence[Message], *, with_sends: bool = False
-    ) -> list[tuple[S, list[Message]]]:
+    def _by_subscription(self, acknowledge: Sequence[Message]) -> list[tuple[S, list[Message]]]:
         """Sort messages by their subscriptions, or raise because they cannot be acknowledged now."""
         try:
-            return self._sorted(acknowledge, with_sends=with_sends)
+            return self._sorted(acknowledge)
         except Disconnected as error:
             number, connection = self._keeper.number, self._keeper.connection
             if len(acknowledge) > 1 and connection and any(one.connection == number for one in acknowledge):
                 connection.close(str(error))  # those that are not gone are to come again as well
             raise
 
-    def _sorted(self, acknowledge: Sequence[Message], *, with_sends: bool) -> list[tuple[S, list[Message]]]:
+    def _sorted(self, acknowledge: Sequence[Message]) -> list[tuple[S, list[Message]]]:
         by_number: dict[int, list[Message]] = {}
         for message in acknowledge:
             by_number.setdefault(message.subscription, []).append(message)
@@ -171,8 +169,7 @@ class KeptTransport(Transport, Generic[C, S]):
             subscription = self._subscriptions.get(number)
             if subscription is None or any(message.connection != self._keeper.number for message in messages):
                 raise Disconnected("a message of a connection or subscription that is gone: it comes again")
-            if subscription.individual and (len(acknowledge) > 1 or with_sends):
-                # In a transaction ActiveMQ would keep the message until the connection ends.
+            if subscription.individual and len(acknowledge) > 1:
                 raise ValueError("a message of an individual subscription is acknowledged on its own")
             subscription.check(messages)
             found.append((subscription, messages))

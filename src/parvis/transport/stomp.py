@@ -192,7 +192,7 @@ class StompTransport(KeptTransport[Connection, Subscription]):
             data, receipt = transaction(number, last.values(), frames)
             try:
                 with self._keeper.changed:  # acknowledgements must be written in the order of delivery
-                    self._claim(acknowledge, with_sends=bool(sends))
+                    self._claim(acknowledge)
                     connection.ask(data, receipt)
                 return _Written(connection, receipt, bool(acknowledge))
             except Disconnected:
@@ -284,9 +284,9 @@ class StompTransport(KeptTransport[Connection, Subscription]):
             connection.ask(encode(frame), receipt)
             connection.wait_for(receipt, _UNSUBSCRIBE_TIMEOUT)
 
-    def _claim(self, acknowledge: Sequence[Message], *, with_sends: bool = False) -> None:
+    def _claim(self, acknowledge: Sequence[Message]) -> None:
         """Take messages off those outstanding, or raise because they are not the oldest of them."""
-        found = self._by_subscription(acknowledge, with_sends=with_sends)
+        found = self._by_subscription(acknowledge)
         for subscription, messages in found:
             subscription.claim(messages)
 
