@@ -154,7 +154,9 @@ def compare(records: Records, place: Path, some: LogRecord, last: LogRecord) -> 
 
 def grep_for(patterns: list[str], lines: Path) -> None:
     """As somebody would who has files only: find, and look at the end."""
-    subprocess.run(["grep", "-E", patterns[0], str(lines)], stdout=subprocess.DEVNULL, check=False)
+    # Into a pipe: grep sees when nobody reads, and stops at once.
+    with subprocess.Popen(["grep", "-E", patterns[0], str(lines)], stdout=subprocess.PIPE) as grep:
+        subprocess.run(["tail", "-n", "1000"], stdin=grep.stdout, stdout=subprocess.PIPE, check=True)
 
 
 def ask_everything(records: Records, count: int, some: LogRecord, last: LogRecord) -> None:

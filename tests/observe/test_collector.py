@@ -23,6 +23,7 @@ import pytest
 from parvis.observe.hops import Hop, report
 from parvis.observe.records import FILE, LogQuery, Records, RecordsError
 from parvis.transport.embedded import BrokerThread
+from real.rabbitmq.vhost import VirtualHost
 from running import broker_environment, connected
 from waiting import wait_until
 
@@ -256,3 +257,16 @@ def test_what_cannot_be_listened_at_is_said(tmp_path: Path, arguments: list[str]
     assert done.returncode == (2 if "--udp" in arguments else 1)
     assert "Traceback" not in done.stderr
     assert arguments[1] in done.stderr
+
+
+@pytest.mark.real("rabbitmq")
+def test_hops_come_from_rabbitmq_as_well(tmp_path: Path, vhost: VirtualHost) -> None:
+    with collecting(tmp_path, vhost.environment()) as collector:
+        wait_until(lambda: "taking reports of hops" in collector.said, 30, "the subscription")
+        transport = vhost.transport()
+        transport.connect()
+        transport.send(report([hop(1)]), report([hop(2)]))
+        transport.disconnect()
+        wait_until(lambda: collector.hops() == 2, 30, "the hops")
+        collector.process.terminate()
+        assert collector.process.wait(30) == 0
