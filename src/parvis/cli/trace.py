@@ -348,7 +348,8 @@ def _print_logbook(config: Config, ids: Sequence[str], *, only_incoming: bool, a
                 continue
             click.echo(f"Recipe {terminal_line(entry.title)}")
             for heading, content in chosen:
-                click.secho(f"\n{heading}", fg="yellow", bold=True, color=colour)
+                click.echo()
+                click.secho(heading, fg="yellow", bold=True, color=colour)
                 click.echo("\n".join(terminal_line(line) for line in content.splitlines()))
     if missing:
         raise click.exceptions.Exit(1)
