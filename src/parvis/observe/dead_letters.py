@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from parvis.observe.queue_figures import BODY_LIMIT, PeekedMessage, clip_headers
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
-from parvis.service.failure import REASON, RESULT, ROUTE, TRACEBACK, TRIES, route
+from parvis.service.failure import HOST, REASON, RESULT, ROUTE, SERVICE, TIME, TRACEBACK, TRIES, route
 from parvis.service.identity import IDENTITY, reinjections
 from parvis.transport.base import Message
 
@@ -159,6 +159,11 @@ def of_content(headers: Mapping[str, str], body: bytes) -> DeadLetter:
     return _letter(queue, headers.get("message-id", ""), headers, body, len(body), sent)
 
 
+def content_name(body: bytes) -> str:
+    """A name for a message that has none, made of its body."""
+    return blake2b(body[:BODY_LIMIT], digest_size=12).hexdigest()
+
+
 def _letter(
     queue: str, message_id: str, headers: Mapping[str, str], body: bytes, size: int, sent: float | None
 ) -> DeadLetter:
@@ -173,9 +178,9 @@ def _letter(
         result=headers.get(RESULT, ""),
         traceback=headers.get(TRACEBACK, ""),
         route=headers.get(ROUTE, "") or (route(envelope) if envelope else ""),
-        service=headers.get("parvis-service", ""),
-        host=headers.get("parvis-host", ""),
-        died=_moment(headers.get("parvis-time", "")) or sent,
+        service=headers.get(SERVICE, ""),
+        host=headers.get(HOST, ""),
+        died=_moment(headers.get(TIME, "")) or sent,
         tries=_count(headers.get(TRIES, "")),
         recipe_id=envelope.recipe_id if envelope else None,
         node=envelope.pointer if envelope else None,
@@ -216,7 +221,7 @@ def _identity(message_id: str, headers: Mapping[str, str], body: bytes) -> str:
     if headers.get(IDENTITY):
         return headers[IDENTITY]
     # A broker that names no message has its header empty, and ours would be a new one each time.
-    return message_id or blake2b(body, digest_size=12).hexdigest()
+    return message_id or content_name(body)
 
 
 def _reason(headers: Mapping[str, str]) -> str:

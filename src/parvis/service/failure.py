@@ -15,6 +15,11 @@ RESULT: Final = "parvis-result"
 TRIES: Final = "parvis-tries"
 TRACEBACK: Final = "parvis-traceback"
 ROUTE: Final = "parvis-route"
+SERVICE: Final = "parvis-service"
+HOST: Final = "parvis-host"
+TIME: Final = "parvis-time"
+#: All headers that say how a message ended.
+HEADERS: Final = (REASON, RESULT, TRIES, TRACEBACK, ROUTE, SERVICE, HOST, TIME)
 
 _LONGEST_ROUTE = 1000
 _MOST_STEPS = 40
@@ -51,9 +56,9 @@ class Failure:
         headers = {
             REASON: self.reason,
             RESULT: self.result,
-            "parvis-service": self.service,
-            "parvis-host": self.host,
-            "parvis-time": self.time,
+            SERVICE: self.service,
+            HOST: self.host,
+            TIME: self.time,
             TRIES: str(self.tries),
         }
         if self.trace:

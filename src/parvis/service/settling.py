@@ -25,7 +25,7 @@ ATTEMPTS: Final = "parvis-attempts"  # unforeseen exceptions and time-outs so fa
 RETRIES: Final = "parvis-retries"  # retries that the service asked for so far
 CRASHES: Final = "parvis-crashes"  # processes that died of it so far, not counting the first
 
-_COUNTS: Final = (ATTEMPTS, RETRIES, CRASHES)
+COUNTS: Final = (ATTEMPTS, RETRIES, CRASHES)
 _COUNTED_BY: Final = {"retry": RETRIES, "fail": ATTEMPTS, "timeout": ATTEMPTS, "crash": CRASHES}
 
 _MAX_CRASHES = 2
@@ -93,7 +93,7 @@ def _dead_letter(
 ) -> Send:
     service.log.error("set aside as a dead letter: %s", failure.reason)
     # Without our counts: a message that somebody sends in again is to begin anew.
-    headers = {name: value for name, value in message.headers.items() if name not in _COUNTS}
+    headers = {name: value for name, value in message.headers.items() if name not in COUNTS}
     letter = replace(message, headers=headers | _kept(message))
     return transport.dead_letter(letter, failure.headers(envelope))
 
@@ -124,7 +124,7 @@ def _again(service: AnyService, message: Message, outcome: Outcome, policy: Poli
     if so_far >= _most_retries(service, outcome, policy):
         return None
     # Where the recipe says how often, it means altogether.
-    if policy.retries is not None and sum(count(message, each) for each in _COUNTS) >= policy.retries:
+    if policy.retries is not None and sum(count(message, each) for each in COUNTS) >= policy.retries:
         return None
     first = policy.retry_delay
     if first is None:
@@ -182,6 +182,6 @@ def _failure(service: AnyService, message: Message, outcome: Outcome, policy: Po
         host=host_id(),
         time=datetime.now(UTC).isoformat(timespec="milliseconds"),
         # The first process that died of it could count nothing any more.
-        tries=1 + sum(count(message, header) for header in _COUNTS) + (outcome.result == "crash"),
+        tries=1 + sum(count(message, header) for header in COUNTS) + (outcome.result == "crash"),
         trace=outcome.trace,
     )
