@@ -56,6 +56,7 @@ class QueueScreen(Screen[None]):
         self.row = row
         self._ask, self._cost = ask, cost
         self._skip = 0
+        self._ready = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="queue-name")
@@ -66,6 +67,7 @@ class QueueScreen(Screen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
+        self._ready = True
         self.query_one("#messages").focus()
         self.show_row(self.row)
         if self.row.traffic.figures.kind == "topic":
@@ -75,9 +77,14 @@ class QueueScreen(Screen[None]):
         else:
             self.action_look()
 
+    def on_unmount(self) -> None:
+        self._ready = False
+
     def show_row(self, row: Row) -> None:
         """Show new figures."""
         self.row = row
+        if not self._ready:
+            return
         figures, traffic = row.traffic.figures, row.traffic
         name = Text(f" {harmless(figures.absolute, _NAME)}", STRONG, no_wrap=True, overflow="ellipsis")
         name.append(f"  {figures.kind}" + (" of dead letters" if figures.dead_letters else ""), DIM)
@@ -129,7 +136,7 @@ class QueueScreen(Screen[None]):
         return cast("App[None]", self.app)  # pyright: ignore[reportUnknownMemberType] - textual does not say
 
     def _show_messages(self, found: Sequence[PeekedMessage] | str) -> None:
-        if not self.is_mounted:
+        if not self._ready:
             return
         if isinstance(found, str):
             self._say(found, BAD)

@@ -116,7 +116,7 @@ class QueueMonitor(MonitorApp):
         self._update()
         rows = {row.key: row for row in map(self._row, self._traffic)}
         for screen in self.screen_stack:
-            if isinstance(screen, QueueScreen) and screen.is_mounted and screen.row.key in rows:
+            if isinstance(screen, QueueScreen) and screen.row.key in rows:
                 screen.show_row(rows[screen.row.key])
 
     def on_trouble(self, message: Trouble) -> None:
@@ -154,21 +154,20 @@ class QueueMonitor(MonitorApp):
         return rows
 
     def _update(self) -> None:
+        if not (self.screen_stack and self.screen_stack[0].query("#queues")):
+            return  # not there yet, or gone already
         rows = self._rows()
         queues = self._queues
         queues.show(rows)
         screen = self.screen_stack[0]
         screen.query_one("#headline", Static).update(self._headline(len(rows)))
-        head = heading(queues.line_width)
-        if self._words:
-            head.append(f"  filter: {harmless(self._words)}", NOTE)
-        screen.query_one("#heading", Static).update(head)
+        screen.query_one("#heading", Static).update(heading(queues.line_width))
         self._focus_chosen()
 
     def _headline(self, shown: int) -> Text:
         text = Text(" ", no_wrap=True, overflow="ellipsis")
         if self._trouble:
-            text.append(f"✖ {harmless(self._trouble, 300)}; trying again  ", BAD)
+            text.append(f"✖ trying again: {harmless(self._trouble, 300)}  ", BAD)
         if not self._looked:
             text.append(f"{self._source.product}: looking …", STRONG)
             return text
@@ -181,6 +180,8 @@ class QueueMonitor(MonitorApp):
         topics = len(self._traffic) - len(queues)
         text.append(f"{self._source.product}: {of}{counted(len(queues), 'queue')}", STRONG)
         text.append(f", {counted(topics, 'topic')}, {counted(held, 'message')}", STRONG)
+        if self._words:
+            text.append(f"  filter: {harmless(self._words)}", NOTE)
         if dead:
             text.append(f"  † {dead} dead", BAD)
         text.append(f"  by {self._order}, every {self._interval:g} s  {self._where}", DIM)
