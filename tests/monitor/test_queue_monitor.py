@@ -216,7 +216,7 @@ def test_in_a_terminal_it_is_readable_and_leaves_no_trace(
         shell.wait_for("test.work  queue", '{"number": 25}')
         shell.type("Escape")
         shell.wait_for("3 queues", "CLIENTS")
-        # Of a terminal that has grown, tmux shows what was there before in the new part when a program leaves.
+        # Where a terminal has grown, tmux leaves lines of a full-screen program behind, whichever it is.
         shell.resize(80, 24)
         shell.wait_for("3 queues", "CLNT")
         shell.type("q")
