@@ -15,7 +15,6 @@ from collections.abc import Callable, Generator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from parvis.config import STATE_DIRECTORY
 from parvis.observe.logs import process_label
 from parvis.recipe.envelope import MalformedMessage, parse_json
 from parvis.service import commands
@@ -24,7 +23,7 @@ from parvis.service.committing import GROUP_TIME, Committer, Refused, rejected
 from parvis.service.handling import Outcome
 from parvis.service.observer import Handled, Observer
 from parvis.service.observers import Observers, default_observers
-from parvis.service.remembered import Remembered
+from parvis.service.remembered import Remembered, file_of
 from parvis.service.status import Status, StatusBroadcast, host_id
 from parvis.service.supervisor import end_by_signal, is_orphan
 from parvis.service.worker import Worker
@@ -169,9 +168,8 @@ class Host:
     def _remember(self, worker: Worker) -> None:
         service = worker.service
         if service.remember > 0:
-            directory = service.config.storage.get(STATE_DIRECTORY) and service.config.state_directory
-            name = f"{self._transport.namespace}.{self._queue or service.queue}.sqlite"
-            memory = Remembered(service.remember, directory / "handled" / name if directory else None)
+            queue = self._queue or service.queue
+            memory = Remembered(service.remember, file_of(service.config, self._transport.namespace, queue))
             worker.memory = self._committer.memories[service] = memory
 
     def _subscribe(self) -> None:

@@ -74,6 +74,12 @@ def contracts() -> dict[str, Contract]:
     return {contract.queue: contract for contract in found}
 
 
+def service_of(queue: str) -> type[AnyService] | None:
+    """Return the service that listens to a queue, by its name without namespace, if one is known here."""
+    services = (_load(name) for name in find_services())
+    return next((one for one in services if not isinstance(one, str) and one.queue == queue), None)
+
+
 def broken_services() -> dict[str, str]:
     """Return the services that cannot be loaded, and why."""
     services = {name: _load(name) for name in find_services()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import time
@@ -9,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 
+from parvis.config import STATE_DIRECTORY, Config
 from parvis.sqlite import writing
 
 _log = logging.getLogger("parvis.host")
@@ -16,6 +18,25 @@ _MOST = 100_000  # identities in the memory of a process
 _PATIENCE = 1.0  # seconds to wait for another process that writes
 _PRUNE_EVERY = 60.0
 _SCHEMA = "CREATE TABLE IF NOT EXISTS handled (identity TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID"
+
+
+def file_of(config: Config, namespace: str, queue: str) -> Path | None:
+    """Return where the service of a queue remembers what is done; None if in its memory alone."""
+    if not config.storage.get(STATE_DIRECTORY):
+        return None
+    return config.state_directory / "handled" / f"{namespace}.{queue}.sqlite"
+
+
+def remembered_in(file: Path | None, identity: str) -> float | None:
+    """Return when a message was handled, in s since 1970, as a file says; None if it does not say so."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            row = database.execute("SELECT at FROM handled WHERE identity = ?", (identity,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else float(row[0])
 
 
 class Remembered:
