@@ -124,7 +124,7 @@ def test_the_life_of_a_recipe(place: Path):
     assert re.search(r"failed: a surprise → again in 2.0 s", times)
     assert re.search(r"try 2: done → to 3", times)
     assert "start → 1 Watcher  [watch]  (2 done)" in times
-    assert "every (2) ─→ 2 Analysis  [analyse]  (2 done)" in times
+    assert "every (2) → 2 Analysis  [analyse]  (2 done)" in times
 
 
 def test_for_programs(place: Path):

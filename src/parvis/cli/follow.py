@@ -98,11 +98,14 @@ def _take_rest(job: Job, inbox: queue.SimpleQueue[Message], report: Report | Non
 
 def _reason(job: Job, story: Story | None, limit: float, gap: bool) -> str | None:
     """Why the job has failed, or cannot be said to have ended well; None if it has."""
-    if _has_ended(story) and (job.watches_nothing or not job.is_over):
-        return None if story.state == "finished" else job.failure or story.summary
+    if story is not None and (job.watches_nothing or not job.is_over):
+        if not story.is_over and not (gap and job.seems_over):
+            return f"No end within {limit:g} s. {story.summary}"
+        if story.is_over:
+            return None if story.state == "finished" else job.failure or story.summary
     if job.is_over or (gap and job.seems_over):
         return job.failure
-    return _out_of_time(job, limit, gap) if story is None else f"No end within {limit:g} s. {story.summary}"
+    return _out_of_time(job, limit, gap)
 
 
 def _next(job: Job, inbox: queue.SimpleQueue[Message], timeout: float) -> dict[str, Any] | None:

@@ -120,8 +120,9 @@ class Story:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen, unless somebody does something."""
-        return self.state in ("finished", "failed", "stuck")
+        """Whether nothing more will happen, or be known, unless somebody does something."""
+        handed_over = self.state == "unknown" and any(node.state == "silent" for node in self.nodes.values())
+        return handed_over or self.state in ("finished", "failed", "stuck")
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs, without what the recipe was started with."""
