@@ -104,8 +104,11 @@ def _field(record: LogRecord, name: str) -> str:
 
 
 def _clock(moment: float) -> str:
-    whole, thousandths = divmod(round(moment * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(whole))}.{thousandths:03d}"
+    try:
+        whole, thousandths = divmod(round(moment * 1000), 1000)
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(whole))}.{thousandths:03d}"
+    except (OverflowError, ValueError, OSError):
+        return f"{moment!r:.23}"
 
 
 def _painter(level: str) -> Callable[[str], str]:

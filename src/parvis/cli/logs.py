@@ -7,32 +7,22 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from parvis.cli.durations import duration
 from parvis.cli.options import json_option, records_option, with_config
 from parvis.config import Config
 from parvis.observe.log_record import LEVELS, LogQuery, LogRecord
 
 if TYPE_CHECKING:
-    from parvis.observe.graylog import Graylog
-    from parvis.observe.log_source import Kind
-    from parvis.observe.records import Records
+    from parvis.observe.log_source import Kind, Source
 
 _POLL: Final = 0.7
-_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MOST: Final = 10_000
 _MOST_IN_GROUPS: Final = 50_000
 _COMPLAINT_INTERVAL: Final = 60.0
-
-
-def _duration(text: str) -> float:
-    """Read a length of time, as `600`, `90s`, `10m`, `2h`, `3d` or `1w`; in seconds."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw]?)", text.strip())
-    if found is None:
-        raise click.BadParameter(f"{text[:40]!r} is no length of time: 600, 90s, 10m, 2h, 3d or 1w")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def _moment(text: str) -> float:
@@ -47,7 +37,7 @@ def _moment(text: str) -> float:
     except (ValueError, OverflowError):
         pass
     try:
-        return time.time() - _duration(text)
+        return time.time() - duration(text)
     except click.BadParameter:
         raise click.BadParameter(
             f"{text[:40]!r} is no moment: 14:30, 2026-11-20, 2026-11-20T14:30 or 2h"
@@ -55,7 +45,7 @@ def _moment(text: str) -> float:
 
 
 def _read_duration(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
-    return _duration(text)
+    return duration(text)
 
 
 def _read_moment(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
@@ -121,8 +111,9 @@ Examples:
 @click.option(
     "--from",
     "kind",
-    type=click.Choice(["records", "graylog"]),
-    help="Where to look; by default Graylog, if its address is configured.",
+    type=click.Choice(["records", "broker", "graylog"]),
+    help="Where to look: by default in Graylog, if its address is configured; else in the records here; else"
+    " in those of the collector at the broker.",
 )
 @records_option
 @json_option
@@ -147,7 +138,7 @@ def logs(
     They are those that `parvis collect` has taken, or `parvis up` on the side. With --json each is a JSON
     object on a line of its own.
     """
-    from parvis.observe.log_source import open_source
+    from parvis.observe.log_source import opened_source
 
     if follow and aggregate:
         raise click.UsageError("--aggregate groups what there is, --follow shows what comes: choose one")
@@ -162,18 +153,16 @@ def logs(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    source = open_source(config, kind)
     show = _Printer(detail, as_json)
-    if follow:
-        _follow(source, query, show)
-    elif aggregate:
+    with opened_source(config, kind) as source:
+        if follow:
+            _follow(source, query, show)
         found = source.search(query)
-        _note_limit(found, query)
+    _note_limit(found, query)
+    if aggregate:
         for record, count in _grouped(found):
             show([record], count)
     else:
-        found = source.search(query)
-        _note_limit(found, query)
         show(sorted(found, key=lambda record: record.time))
 
 
@@ -215,13 +204,13 @@ def _grouped(records: Iterable[LogRecord]) -> list[tuple[LogRecord, int]]:
 
 
 def _note_limit(found: Sequence[LogRecord], query: LogQuery) -> None:
-    if len(found) >= query.limit:
+    if len(found) in (query.limit, _MOST):  # other machines give no more than that
         click.echo(
             f"These are the newest {len(found):,}; there may be more: see --limit and --since.", err=True
         )
 
 
-def _follow(source: Records | Graylog, query: LogQuery, show: _Printer) -> None:
+def _follow(source: Source, query: LogQuery, show: _Printer) -> NoReturn:
     """Show what is there and what comes, until interrupted; trouble on the way is said and outlived."""
     from parvis.observe.log_source import SourceError, follower
     from parvis.observe.logs import terminal_line

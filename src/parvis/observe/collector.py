@@ -53,7 +53,9 @@ class Collector:
         self._something = threading.Event()
         self._stopping = threading.Event()
         self.intake = Intake(self._something.set)
-        self._hops = HopQueue(transport, self._something.set) if transport is not None else None
+        self._hops = (
+            HopQueue(transport, self._something.set, self.directory) if transport is not None else None
+        )
         self._logs: list[LogRecord] = []
         self._done: list[Done] = []
         self._messages: list[Message] = []

@@ -6,11 +6,15 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from parvis.observe import hops
 from parvis.observe.log_record import LogRecord
 from parvis.transport.base import Message, NotAdmitted, Transport, TransportError
+
+if TYPE_CHECKING:
+    from parvis.observe.records_queries import Answers
 
 _log = logging.getLogger("parvis.collector")
 
@@ -78,20 +82,23 @@ def _size(record: LogRecord) -> int:
 
 
 class HopQueue:
-    """Reports of hops from the broker, wherever that is just now.
+    """Reports of hops from the broker, wherever that is just now, and questions about the records.
 
     Args:
         transport: Not yet connected.
-        wake: Called when something has come.
+        wake: Called when a report has come.
+        directory: Where the records are that questions are answered from.
 
     Attributes:
         state: What became of the connection, in words.
     """
 
-    def __init__(self, transport: Transport, wake: Callable[[], None]) -> None:
+    def __init__(self, transport: Transport, wake: Callable[[], None], directory: Path) -> None:
         self.state = "not connected yet"
         self._transport = transport
         self._wake = wake
+        self._directory = directory
+        self._answers: Answers | None = None
         self._messages: deque[Message] = deque()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._connect, name="hop-queue", daemon=True)
@@ -104,6 +111,8 @@ class HopQueue:
         """Leave the broker; what was not acknowledged stays there."""
         self._stop.set()
         self._thread.join(_ATTEMPT + _PAUSE)
+        if self._answers is not None:
+            self._answers.close()
         self._transport.disconnect()
 
     def __len__(self) -> int:
@@ -131,6 +140,9 @@ class HopQueue:
             try:
                 self._transport.connect(_ATTEMPT)
                 self._transport.subscribe(hops.QUEUE, self._come, prefetch=_PREFETCH)
+                from parvis.observe.records_queries import Answers
+
+                self._answers = Answers(self._directory, self._transport)
             except TransportError as error:
                 self.state = str(error)
                 pause = _PAUSE_WHEN_REFUSED if isinstance(error, NotAdmitted) else _PAUSE

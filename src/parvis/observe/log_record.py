@@ -44,7 +44,7 @@ class LogRecord:
     @property
     def level_name(self) -> str:
         """The severity in words."""
-        return LEVELS[self.level]
+        return LEVELS[min(max(self.level, 0), DEBUG)]
 
     def to_json(self) -> dict[str, Any]:
         """The record for programs."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Generator
 from dataclasses import replace
 from typing import Final, Literal, Protocol
 
-from parvis.config import GRAYLOG_URL, Config, ConfigError
+from parvis.config import GRAYLOG_URL, RECORDS_DIRECTORY, Config, ConfigError
 from parvis.observe.graylog import Graylog, GraylogError
 from parvis.observe.log_record import LogQuery, LogRecord
-from parvis.observe.records import Records, RecordsError
-from parvis.observe.records_place import find_records
+from parvis.observe.records import FILE, Records, RecordsError, RecordsMissing
+from parvis.observe.records_place import find_records, records_directory
+from parvis.observe.records_queries import RecordsElsewhere
+from parvis.transport.base import TransportError
 
-Kind = Literal["records", "graylog"]
+Kind = Literal["records", "broker", "graylog"]
+Source = Records | RecordsElsewhere | Graylog
 
 #: What a search may raise.
 SourceError: Final = (RecordsError, GraylogError)
 
+_CONNECT: Final = 2.0  # seconds for a broker to answer
 _LATE: Final = 15.0  # seconds that a Graylog server may take to find what it was sent
 
 
@@ -39,22 +45,53 @@ class Follower(Protocol):
         ...
 
 
-def open_source(config: Config, kind: Kind | None = None) -> Records | Graylog:
-    """Return what is to be searched: by default the Graylog server, if one is configured.
+@contextlib.contextmanager
+def opened_source(config: Config, kind: Kind | None = None) -> Generator[Source]:
+    """Give what is to be searched.
+
+    By default that is the Graylog server, if one is configured; else the records on this machine, if there
+    are any; else those of the collector that answers at the broker.
 
     Raises:
         ConfigError: It is not configured, or wrongly.
         RecordsError: The records cannot be read, or there are none.
     """
-    server = None if kind == "records" else Graylog.configured(config)
+    server = Graylog.configured(config) if kind in (None, "graylog") else None
     if server is not None:
-        return server
-    if kind == "graylog":
+        yield server
+    elif kind == "graylog":
         raise ConfigError(f"no Graylog server is configured: set {GRAYLOG_URL}")
-    return Records(find_records(config))
+    elif kind == "broker" or (kind is None and _are_elsewhere(config)):
+        with _elsewhere(config) as records:
+            yield records
+    else:
+        with Records(find_records(config)) as records:
+            yield records
 
 
-def follower(source: Records | Graylog, query: LogQuery) -> Follower:
+def _are_elsewhere(config: Config) -> bool:
+    return not config.storage.get(RECORDS_DIRECTORY) and not (find_records(config) / FILE).is_file()
+
+
+@contextlib.contextmanager
+def _elsewhere(config: Config) -> Generator[RecordsElsewhere]:
+    where = f"there are no records in {records_directory(config)}"
+    transport = config.transport()
+    try:
+        transport.connect(_CONNECT)
+        source = RecordsElsewhere(transport)
+    except TransportError as error:
+        transport.disconnect()
+        raise RecordsMissing(
+            f"{where}, and nobody can be asked for them: {error} (`parvis collect` or `parvis up` takes them)"
+        ) from None
+    try:
+        yield source
+    finally:
+        transport.disconnect()
+
+
+def follower(source: Source, query: LogQuery) -> Follower:
     """Return what answers to a query, and goes on to do so."""
     return _GraylogFollower(source, query) if isinstance(source, Graylog) else _RecordsFollower(source, query)
 
@@ -62,7 +99,7 @@ def follower(source: Records | Graylog, query: LogQuery) -> Follower:
 class _RecordsFollower:
     """Goes by the order of arrival, and so misses nothing that comes late."""
 
-    def __init__(self, records: Records, query: LogQuery) -> None:
+    def __init__(self, records: Records | RecordsElsewhere, query: LogQuery) -> None:
         self._records = records
         self._query = query
         self._row: int | None = None
