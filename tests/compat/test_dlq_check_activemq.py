@@ -8,7 +8,8 @@ import pytest
 
 from parvis.transport.base import Send
 from real.activemq.jolokia import agent
-from real.activemq.server import ActiveMQ, free_ports, install
+from real.activemq.server import ActiveMQ, install
+from real.daemon import free_ports
 from real.packages import Unavailable, unavailable
 from running import Listener
 from zocalo_site import stomp_site
