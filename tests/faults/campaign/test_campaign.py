@@ -15,6 +15,7 @@ import pytest
 
 from fault_account import account, wait_for_all
 from fault_brokers import FaultyBroker
+from fault_diagnosis import explained
 from fault_injections import FAULTS, PATIENCE, Fault, Scale, logbook_disk_full
 from fault_memory import growth
 from fault_place import Feeder, Place, faulty_place
@@ -47,19 +48,20 @@ def test_every_item_is_accounted_for(
     begun = time.monotonic()
     with faulty_place(tmp_path, broker, mariadb, clock) as place:
         feeder = Feeder(place)
-        feeder.start()
-        place.wait_for_progress(scale.each, PATIENCE)
-        lines = [_suffer(place, feeder, fault, scale) for fault in faults if _is_possible(fault, logbook)]
-        since = place.progress
-        place.wait_for_progress(max(scale.steady, ITEMS - feeder.issued), PATIENCE)
-        grown = growth(place, since)
-        feeder.stop()
-        wait_for_all(place, feeder, PATIENCE)
-        place.stop_services()
-        found = account(place, feeder)
+        with explained(place, feeder, report):
+            feeder.start()
+            place.wait_for_progress(scale.each, PATIENCE)
+            for fault in faults:
+                if _is_possible(fault, logbook):
+                    report(f"{broker_name:9} {_suffer(place, feeder, fault, scale)}")
+            since = place.progress
+            place.wait_for_progress(max(scale.steady, ITEMS - feeder.issued), PATIENCE)
+            grown = growth(place, since)
+            feeder.stop()
+            wait_for_all(place, feeder, PATIENCE)
+            place.stop_services()
+            found = account(place, feeder)
     assert found.items >= ITEMS
-    for line in lines:
-        report(f"{broker_name:9} {line}")
     report(f"{broker_name:9} {found} in {time.monotonic() - begun:.0f} s")
     report(f"{broker_name:9} {grown}")
     assert grown.most <= MOST_GROWTH, str(grown)
