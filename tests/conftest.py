@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from real.rabbitmq import server as rabbitmq_server
 from real.rabbitmq.fixture import rabbitmq, vhost
 from reporting import pytest_runtest_makereport, pytest_terminal_summary
 from running import connected
+from scheduling import ByFile
 
 __all__ = [
     "activemq",
@@ -70,11 +72,15 @@ def transport(broker: BrokerThread) -> Iterator[StompTransport]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one of several processes, and in one, begun first, the campaigns."""
+    """Begin with the campaigns: they take longest, one after the other."""
     items.sort(key=lambda item: "campaign" not in item.path.parts)
-    for item in items:
-        group = item.path.parent if "campaign" in item.path.parts else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Choose which of several processes runs which tests."""
+    config.option.loadscopereorder = False  # xdist would put the campaigns last, as they are few
+    return ByFile(config, log)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
