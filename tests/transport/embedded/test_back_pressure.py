@@ -239,7 +239,7 @@ def test_frames_that_come_in_pieces_count_as_memory() -> None:
             with contextlib.suppress(OSError):
                 client.socket.sendall(half)
         memory = broker.broker.destinations.memory
-        wait_until(lambda: 7 * MEGABYTE < memory.incoming <= 20 * MEGABYTE, 20, "three at most to be left")
+        wait_until(lambda: 7 * MEGABYTE <= memory.incoming <= 20 * MEGABYTE, 20, "three at most to be left")
         with RawClient(broker.port) as other:
             other.send("/queue/a", "small ones go on")
 
