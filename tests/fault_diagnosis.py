@@ -69,7 +69,8 @@ def _stacks(place: Place) -> Iterator[str]:
         stacks = [[f"{file}:{line} {name}" for file, line, name in _FRAME.findall(one)] for one in threads]
         # What waits for another thread is told by the line that waits, not by `threading`.
         told = [[frame for frame in stack if not frame.startswith("threading.py")] for stack in stacks]
-        yield f"{log.stem} was at {'; '.join(' < '.join(stack[:_FRAMES]) for stack in told if stack)}"
+        if said:
+            yield f"{log.stem} was at {'; '.join(' < '.join(stack[:_FRAMES]) for stack in told if stack)}"
 
 
 def _whereabouts(place: Place, feeder: Feeder) -> Iterator[str]:

@@ -182,9 +182,13 @@ class Place:
             raise AssertionError(f"{error}; there are {self.progress} rows") from None
 
     def wait_for_progress(self, more: int, timeout: float) -> None:
-        """Return when there are `more` rows than now."""
-        wanted = self.progress + more
-        self.wait_for(lambda: self.progress >= wanted, timeout, f"{wanted} rows")
+        """Return when there are `more` rows than now; as `wait_for_rows`."""
+        self.wait_for_rows(self.progress + more, timeout)
+
+    def wait_for_rows(self, wanted: int, timeout: float) -> None:
+        """Return when there are so many rows; give up when there is none new for `timeout` seconds."""
+        while (now := self.progress) < wanted:
+            self.wait_for(lambda now=now: self.progress > now, timeout, f"another row of {wanted}")
 
     @property
     def is_over(self) -> bool:

@@ -17,7 +17,7 @@ _LIBC = ctypes.CDLL(None)
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT = 10_000
 _FEWEST_PORTS = 2_000
-_START_TIMEOUT = 90.0  # seconds
+_START_TIMEOUT = 180.0  # seconds
 _kept: list[socket.socket] = []
 
 
@@ -69,7 +69,7 @@ def wait_for_start(
     """Return when a server answers.
 
     Raises:
-        RuntimeError: It has ended, or been killed for having said nothing for 90 s; with the end of its log.
+        RuntimeError: It has ended, or been killed for having said nothing for 180 s; with the end of its log.
     """
     try:
         wait_until(lambda: answers() or process.poll() is not None, _START_TIMEOUT, f"{name} to start")

@@ -96,7 +96,7 @@ class MariaDb:
         ]
         command = [_program("mariadbd") or "mariadbd", *options]
         self._process = self._starter.start(command, self._log)
-        wait_until(self._answers, 60, "MariaDB to answer")
+        wait_until(self._answers, 180, "MariaDB to answer")
 
     def stop(self) -> None:
         """Stop the server and wait until it has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Generator
@@ -86,6 +87,12 @@ def logbook(tmp_path: Path) -> Generator[Path]:
 def scale() -> Scale:
     """How much is done: for everyday use, or with `PARVIS_FAULTS=long` in full."""
     return LONG if os.environ.get("PARVIS_FAULTS") == "long" else Scale()
+
+
+@pytest.fixture(autouse=True)
+def _no_news_of_deaths(caplog: pytest.LogCaptureFixture) -> None:
+    """Keep it out of the report of a failure that services died: they were killed."""
+    caplog.set_level(logging.ERROR, "parvis.supervisor")
 
 
 @pytest.fixture

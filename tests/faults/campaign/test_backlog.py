@@ -25,7 +25,7 @@ from stepped_clock import SteppedClock
 
 IS_LONG = os.environ.get("PARVIS_FAULTS") == "long"
 BACKLOG = 100_000
-PATIENCE = 900.0 if IS_LONG else 120.0
+PATIENCE = 900.0
 MOST_GROWTH = 1.0  # MB in 10,000 rows
 LARGEST = 350.0  # MB: of any process, with the whole backlog in the broker
 SERVICES = {"Dispatcher": 1, "FaultSource": 1, "FaultWorker": 3, "FaultSink": 2}
