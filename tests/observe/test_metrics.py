@@ -28,6 +28,7 @@ from parvis.transport.base import Message, Transport
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from real.activemq.server import ActiveMQ
+from real.daemon import free_ports
 from real.rabbitmq.vhost import VirtualHost
 from running import (
     Listener,
@@ -154,8 +155,8 @@ def check_time_in_queue(make: Callable[[], Transport], metrics: Metrics) -> None
 
 
 def test_lost_connection_is_counted(metrics: Metrics):
-    with BrokerThread(port=0) as first:
-        port = first.port
+    (port,) = free_ports(1)
+    with BrokerThread(port=port):
         thread = in_thread(Host(transport_to(port), [Multiplier(Config())], observers=[metrics]))
         thread.__enter__()
         wait_until(lambda: scrape(metrics).value("parvis_connected") == 1, 5, "a connection")
