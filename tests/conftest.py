@@ -8,7 +8,6 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,14 +24,16 @@ from real.rabbitmq import server as rabbitmq_server
 from real.rabbitmq.fixture import rabbitmq, vhost
 from reporting import pytest_runtest_makereport, pytest_terminal_summary
 from running import connected
-from scheduling import ByFile
+from scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 __all__ = [
     "activemq",
     "mariadb",
     "mariadb_url",
+    "pytest_collection_modifyitems",
     "pytest_runtest_makereport",
     "pytest_terminal_summary",
+    "pytest_xdist_make_scheduler",
     "rabbitmq",
     "vhost",
 ]
@@ -69,18 +70,6 @@ def transport(broker: BrokerThread) -> Iterator[StompTransport]:
     """A connected transport to the broker."""
     with connected(broker.port) as ready:
         yield ready
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the campaigns: they take longest, one after the other."""
-    items.sort(key=lambda item: "campaign" not in item.path.parts)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    """Choose which of several processes runs which tests."""
-    config.option.loadscopereorder = False  # xdist would put the campaigns last, as they are few
-    return ByFile(config, log)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
