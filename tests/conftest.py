@@ -59,6 +59,13 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable that configures Parvis or zocalo."""
+    for name in [name for name in os.environ if name.startswith(("PARVIS_", "ZOCALO_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
 def broker() -> Iterator[BrokerThread]:
     """An embedded broker of this test's own."""
     with BrokerThread() as running:
