@@ -1,9 +1,6 @@
 """What all tests share: the servers that some need, a small broker of a test's own, and their report."""
 
-import atexit
-import contextlib
 import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -11,16 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import stepped_clock
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
-from real import mariadb as mariadb_server
-from real.activemq import jolokia
-from real.activemq import server as activemq_server
+from preparing import pytest_sessionstart
 from real.activemq.fixture import activemq
 from real.mariadb import mariadb, mariadb_url
-from real.packages import Unavailable
-from real.rabbitmq import server as rabbitmq_server
 from real.rabbitmq.fixture import rabbitmq, vhost
 from reporting import pytest_runtest_makereport, pytest_terminal_summary
 from running import connected
@@ -32,26 +24,15 @@ __all__ = [
     "mariadb_url",
     "pytest_collection_modifyitems",
     "pytest_runtest_makereport",
+    "pytest_sessionstart",
     "pytest_terminal_summary",
     "pytest_xdist_make_scheduler",
     "rabbitmq",
     "vhost",
 ]
 
-_INSTALL = (
-    activemq_server.install,
-    jolokia.install,
-    mariadb_server.install,
-    rabbitmq_server.install,
-    stepped_clock.install,
-)
-
 # Processes that tests start find the services of tests there.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
-
-# What services keep between their lives: not that of whoever runs the tests, nor of another test process.
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="parvis-tests-state-")
-atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 # Whoever starts the tests in the background may have these ignored, and all that the tests start with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -79,9 +60,8 @@ def transport(broker: BrokerThread) -> Iterator[StompTransport]:
         yield ready
 
 
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """In CI, install all servers before anybody waits for one: there is no time limit yet."""
-    if os.environ.get("CI") and not hasattr(session.config, "workerinput"):
-        for install in _INSTALL:
-            with contextlib.suppress(Unavailable):  # the tests that need it say so
-                install()
+def pytest_configure(config: pytest.Config) -> None:
+    """Have services keep what outlives them neither where whoever runs the tests has it, nor other tests."""
+    state = tempfile.TemporaryDirectory(prefix="parvis-tests-state-", ignore_cleanup_errors=True)
+    os.environ["XDG_STATE_HOME"] = state.name
+    config.add_cleanup(state.cleanup)
