@@ -18,7 +18,8 @@ from parvis.service.failure import REASON
 from parvis.transport.base import Message, TransportError
 from waiting import wait_until
 
-_FRAMES = 3  # of each thread
+_FRAMES = 2  # of each thread
+_MAIN_FRAMES = 6  # of the one that handles messages
 _LAST_WORDS = 2  # lines of each log
 _WIDTH = 300
 _THREAD = re.compile(r"^(?:Current thread|Thread) 0x\w+", re.MULTILINE)
@@ -38,6 +39,11 @@ def explained(place: Place, feeder: Feeder, report: Callable[[str], None]) -> Ge
 
 def diagnosis(place: Place, feeder: Feeder) -> Iterator[str]:
     """Lines that say what was under way, what is in the queues and the table, and the ends of the logs."""
+    last_words = [
+        f"{log.stem}: {line}"
+        for log in place.logs
+        for line in log.read_text(errors="replace").splitlines()[-_LAST_WORDS:]
+    ]
     yield f"{place.progress} rows; {feeder.issued} items were asked for, {len(feeder.poison)} of them poison"
     yield from _stacks(place)
     try:
@@ -49,9 +55,7 @@ def diagnosis(place: Place, feeder: Feeder) -> Iterator[str]:
         yield from _whereabouts(place, feeder)
     except (TransportError, AssertionError, OSError) as error:
         yield f"the broker does not say what it has: {error}"
-    for log in place.logs:
-        for line in log.read_text(errors="replace").splitlines()[-_LAST_WORDS:]:
-            yield f"{log.stem}: {line}"
+    yield from last_words
 
 
 def _stacks(place: Place) -> Iterator[str]:
@@ -69,8 +73,9 @@ def _stacks(place: Place) -> Iterator[str]:
         stacks = [[f"{file}:{line} {name}" for file, line, name in _FRAME.findall(one)] for one in threads]
         # What waits for another thread is told by the line that waits, not by `threading`.
         told = [[frame for frame in stack if not frame.startswith("threading.py")] for stack in stacks]
-        if said:
-            yield f"{log.stem} was at {'; '.join(' < '.join(stack[:_FRAMES]) for stack in told if stack)}"
+        if told:  # the main thread comes last
+            shown = [told[-1][:_MAIN_FRAMES], *(stack[:_FRAMES] for stack in told[:-1] if stack)]
+            yield f"{log.stem} was at {'; '.join(map(' < '.join, shown))}"
 
 
 def _whereabouts(place: Place, feeder: Feeder) -> Iterator[str]:
