@@ -68,7 +68,7 @@ def test(arguments: list[str]) -> int:
         run(program("ruff"), "format", "--check", ".")
         run(program("ruff"), "check", ".")
         run(program("pyright"))
-    chosen = arguments or ["-n", PROCESSES, "--dist", "loadgroup"]
+    chosen = arguments or ["-n", PROCESSES]
     return subprocess.run([program("pytest"), *chosen], cwd=ROOT, check=False).returncode
 
 

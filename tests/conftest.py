@@ -1,4 +1,4 @@
-"""What all tests share: the servers that some need, and a small broker of a test's own."""
+"""What all tests share: the servers that some need, a small broker of a test's own, and their report."""
 
 import os
 import signal
@@ -10,12 +10,26 @@ import pytest
 
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
+from preparing import pytest_sessionstart
 from real.activemq.fixture import activemq
 from real.mariadb import mariadb, mariadb_url
 from real.rabbitmq.fixture import rabbitmq, vhost
+from reporting import pytest_runtest_makereport, pytest_terminal_summary
 from running import connected
+from scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
-__all__ = ["activemq", "mariadb", "mariadb_url", "rabbitmq", "vhost"]
+__all__ = [
+    "activemq",
+    "mariadb",
+    "mariadb_url",
+    "pytest_collection_modifyitems",
+    "pytest_runtest_makereport",
+    "pytest_sessionstart",
+    "pytest_terminal_summary",
+    "pytest_xdist_make_scheduler",
+    "rabbitmq",
+    "vhost",
+]
 
 # Processes that tests start find the services of tests there.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
@@ -27,6 +41,13 @@ os.environ["XDG_STATE_HOME"] = _state.name
 # Whoever starts the tests in the background may have these ignored, and all that the tests start with it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable that configures Parvis or zocalo."""
+    for name in [name for name in os.environ if name.startswith(("PARVIS_", "ZOCALO_"))]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -43,9 +64,8 @@ def transport(broker: BrokerThread) -> Iterator[StompTransport]:
         yield ready
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one of several processes, and in one, begun first, the campaigns."""
-    items.sort(key=lambda item: "campaign" not in item.path.parts)
-    for item in items:
-        group = item.path.parent if "campaign" in item.path.parts else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+def pytest_configure(config: pytest.Config) -> None:
+    """Have services keep what outlives them neither where whoever runs the tests has it, nor other tests."""
+    state = tempfile.TemporaryDirectory(prefix="parvis-tests-state-", ignore_cleanup_errors=True)
+    os.environ["XDG_STATE_HOME"] = state.name
+    config.add_cleanup(state.cleanup)

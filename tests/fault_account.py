@@ -102,7 +102,7 @@ def letters_of_worker(transport: Transport) -> list[DeadLetter]:
 def wait_for_all(place: Place, feeder: Feeder, timeout: float) -> None:
     """Return when every item has a row, or should have become a dead letter and did; and so have copies."""
     good = feeder.issued - len(feeder.poison)
-    place.wait_for(lambda: place.progress >= good, timeout, f"{good} rows")
+    place.wait_for_rows(good, timeout)
     copied = "SELECT COUNT(*) FROM result WHERE writes > 1"
     place.wait_for(
         lambda: place.read(copied)[0][0] >= len(feeder.copies) or place.progress > good, timeout, "all copies"

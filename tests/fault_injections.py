@@ -63,7 +63,8 @@ def services_killed(place: Place, feeder: Feeder, scale: Scale) -> None:
     for _ in range(scale.kills):
         place.wait_for_progress(place.chance.randint(10, 80), PATIENCE)
         number = place.chance.choice(sorted(place.supervisor.process_ids))
-        os.kill(number, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have died of a poisonous item just now
+            os.kill(number, signal.SIGKILL)
 
 
 def broker_stopped(place: Place, feeder: Feeder, scale: Scale) -> None:

@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from waiting import wait_until
 SERVICES: dict[str, int] = {"Dispatcher": 1, "FaultSource": 2, "FaultWorker": 3, "FaultSink": 2}
 RECIPE_SIZE = 500
 _LOW_WATER = 800
+_START = 120.0  # seconds for eight processes to start at once
 _log = logging.getLogger("faults")
 
 
@@ -82,7 +83,8 @@ class Feeder:
     def stop(self) -> None:
         """Ask for nothing more."""
         self._ending.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         while not (self._ending.wait(0.05) or self._place.is_over):
@@ -173,16 +175,20 @@ class Place:
             return list(cursor.fetchall())
 
     def wait_for(self, condition: Callable[[], object], timeout: float, what: str) -> None:
-        """As `wait_until`, with an error that shows where everything is."""
+        """As `wait_until`, with an error that says how far everything is."""
         try:
             wait_until(condition, timeout, what)
         except AssertionError as error:
-            raise AssertionError(f"{error}; there are {self.progress} rows{self.tail()}") from None
+            raise AssertionError(f"{error}; there are {self.progress} rows") from None
 
     def wait_for_progress(self, more: int, timeout: float) -> None:
-        """Return when there are `more` rows than now."""
-        wanted = self.progress + more
-        self.wait_for(lambda: self.progress >= wanted, timeout, f"{wanted} rows")
+        """Return when there are `more` rows than now; as `wait_for_rows`."""
+        self.wait_for_rows(self.progress + more, timeout)
+
+    def wait_for_rows(self, wanted: int, timeout: float) -> None:
+        """Return when there are so many rows; give up when there is none new for `timeout` seconds."""
+        while (now := self.progress) < wanted:
+            self.wait_for(lambda now=now: self.progress > now, timeout, f"another row of {wanted}")
 
     @property
     def is_over(self) -> bool:
@@ -198,10 +204,10 @@ class Place:
         """What an instance has said."""
         return (self.directory / "logs" / f"{name}.log").read_text(errors="replace")
 
-    def tail(self) -> str:
-        """The ends of the logs, for an error."""
-        logs = sorted((self.directory / "logs").glob("*.log"))
-        return "".join(f"\n--- {log.name}\n{log.read_text(errors='replace')[-600:]}" for log in logs)
+    @property
+    def logs(self) -> list[Path]:
+        """The logs of the services, by name."""
+        return sorted((self.directory / "logs").glob("*.log"))
 
     def watch(self) -> None:
         """Follow progress and memory until `_ending`."""
@@ -273,6 +279,7 @@ def faulty_place(
         "PYTHONPATH": f"{os.environ['PYTHONPATH']}:{announced(directory)}",
         "FAULTS_DATABASE": url,
         "PARVIS_LOGBOOK_LOCATION": str(directory / "logbook"),
+        "PYTHONFAULTHANDLER": "1",  # for `fault_diagnosis`
     }
     commands = _commands(services, clock)
     supervisor = Supervisor(commands, variables, logs)
@@ -293,8 +300,12 @@ def faulty_place(
     )
     place.start_services()
     try:
-        ready = [logs / f"{name}.log" for name, _ in commands]
-        place.wait_for(lambda: all(map(_is_ready, ready)), 60, "the services to start")
+        starting = [logs / f"{name}.log" for name, _ in commands]
+        try:
+            wait_until(lambda: _are_ready(starting), _START, "the services to start")
+        except AssertionError as error:
+            said = {log.stem: log.read_text(errors="replace")[-100:] for log in place.logs}
+            raise AssertionError(f"{error}; they said last: {said}") from None
         yield place
     finally:
         place.stop_services()
@@ -320,8 +331,8 @@ def let_pass(seconds: float) -> None:
     wait_until(lambda: time.monotonic() >= end, seconds + 5, "the time to pass")
 
 
-def _is_ready(log: Path) -> bool:
-    return log.exists() and "ready:" in log.read_text()
+def _are_ready(logs: Sequence[Path]) -> bool:
+    return all(log.exists() and "ready:" in log.read_text() for log in logs)
 
 
 def _commands(services: Mapping[str, int], clock: SteppedClock) -> list[tuple[str, list[str]]]:

@@ -204,6 +204,8 @@ def create_table(url: str) -> None:
 
 
 def _exhaust_memory() -> None:
-    held: list[bytearray] = []
+    held: list[bytes] = []
     while True:
-        held.append(bytearray(16 * _MEBIBYTE))
+        held.append(
+            bytes(16 * _MEBIBYTE)
+        )  # address space alone: to write to it would take a slow machine too long

@@ -30,9 +30,7 @@ def insert(database: Database, table: str, **values: Any) -> int:
 
 def session(database: Database, *, beamline: str = "i03") -> int:
     """A session of a proposal of its own."""
-    return create_session(
-        database, create_proposal(database, "cm", next(_numbers)), visit=1, beamline=beamline
-    )
+    return create_session(database, _proposal(database), visit=1, beamline=beamline)
 
 
 def group(
@@ -72,11 +70,18 @@ def grid(database: Database, in_group: int, *, steps: tuple[int, int] = (4, 3), 
     return dcid
 
 
+def protein(database: Database, name: str = "thaumatin", **more: Any) -> int:
+    """A protein, of a proposal of its own."""
+    return insert(database, "Protein", proposalId=_proposal(database), name=name, **more)
+
+
 def sample(database: Database, **more: Any) -> int:
     """A sample with crystal and protein; `crystal` and `protein` may name existing ones."""
-    protein = more.pop("protein", None) or insert(
-        database, "Protein", proposalId=1, name="thaumatin", acronym="thau"
-    )
+    of = more.pop("protein", None) or protein(database, acronym="thau")
     about = more.pop("about_crystal", {})
-    crystal = more.pop("crystal", None) or insert(database, "Crystal", proteinId=protein, **about)
+    crystal = more.pop("crystal", None) or insert(database, "Crystal", proteinId=of, **about)
     return insert(database, "BLSample", crystalId=crystal, name="thau8", **more)
+
+
+def _proposal(database: Database) -> int:
+    return create_proposal(database, "cm", next(_numbers))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
+from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp_frames import HEARTBEAT, Frame, Parser, encode
 
 
@@ -128,6 +130,21 @@ class RawClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+#: Makes clients of one broker, which are closed at the end of the test.
+Connect: TypeAlias = Callable[..., RawClient]
+
+
+def fill(client: RawClient, number: int, queue: str = "/queue/a", **headers: str) -> None:
+    """Send messages, each of which holds its number."""
+    for index in range(number):
+        client.send(queue, str(index), **headers)
+
+
+def sizes(broker: BrokerThread) -> dict[str, tuple[int, int]]:
+    """Name without /queue/ to size and in flight."""
+    return {s.name.removeprefix("/queue/"): (s.size, s.in_flight) for s in broker.statistics()}
 
 
 def _dashed(headers: dict[str, str]) -> dict[str, str]:

@@ -7,9 +7,19 @@ import struct
 import subprocess
 from pathlib import Path
 
-from real.packages import Unavailable, install, unavailable
+from real import packages
+from real.packages import Unavailable, unavailable
 
 _SOURCE = Path(__file__).with_suffix(".c")
+
+
+def install() -> None:
+    """Install a C compiler if there is none.
+
+    Raises:
+        Unavailable: It cannot be installed.
+    """
+    packages.install(lambda: shutil.which("cc") is not None, "gcc", "libc6-dev")
 
 
 class SteppedClock:
@@ -37,7 +47,7 @@ class SteppedClock:
 
 def _compile(library: Path) -> None:
     try:
-        install(lambda: shutil.which("cc") is not None, "gcc", "libc6-dev")
+        install()
     except Unavailable as error:
         unavailable(f"there is no C compiler: {error}")
     command = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-o", str(library), str(_SOURCE), "-ldl"]

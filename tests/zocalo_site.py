@@ -18,6 +18,7 @@ from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.service.status import Status
 from parvis.transport.base import Message, Send, Transport
 from parvis.transport.stomp import StompTransport
+from running import Listener
 from waiting import wait_until
 
 COMMANDS = Path(sys.executable).parent
@@ -216,3 +217,13 @@ class Site:
             "payload": payload,
         }
         self.transport.send(Send(node["queue"], dump_json(body), {RECIPE_HEADER: "True"}))
+
+
+def node(queue: str, **more: Any) -> dict[str, Any]:
+    """A recipe of one node."""
+    return {"1": {"queue": queue, "output": 2, **more}, "2": {"queue": "results"}, "start": [[1, []]]}
+
+
+def letters(site: Site, queue: str) -> Listener:
+    """The dead letters of a queue."""
+    return Listener(site.transport, f"DLQ.{site.namespace}.{queue}")

@@ -131,7 +131,8 @@ def _environment(port: str, size: int) -> Mapping[str, str]:
     ours |= (
         {"PARVIS_TRANSPORT": "PikaTransport"} if kind == "RABBITMQ" else {"PARVIS_STOMP_PREFIX": NAMESPACE}
     )
-    return ours | {"BENCHMARK_PORT": port, "BENCHMARK_SIZE": str(size)}
+    whole = len(_recipe_message({"data": "x" * size}))  # frames made before are as long
+    return ours | {"BENCHMARK_PORT": port, "BENCHMARK_SIZE": str(whole)}
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

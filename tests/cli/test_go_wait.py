@@ -21,9 +21,7 @@ from parvis.transport.embedded.thread import BrokerThread
 
 
 @pytest.fixture(autouse=True)
-def broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BrokerThread]:
-    for name in [name for name in os.environ if name.startswith(("PARVIS_", "ZOCALO_"))]:
-        monkeypatch.delenv(name)
+def broker(unconfigured: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BrokerThread]:
     monkeypatch.setenv("PARVIS_FALLBACK_LOCATION", str(tmp_path / "drop"))
     with BrokerThread() as broker:
         monkeypatch.setenv("PARVIS_STOMP_HOST", broker.host)

@@ -24,9 +24,7 @@ pytestmark = pytest.mark.real("rabbitmq")
 
 
 @pytest.fixture(autouse=True)
-def _site(vhost: VirtualHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("PARVIS_", "ZOCALO_"))]:
-        monkeypatch.delenv(name)
+def _site(unconfigured: None, vhost: VirtualHost, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in vhost.environment().items():
         monkeypatch.setenv(name, value)
 

@@ -9,7 +9,6 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import orjson
 import psutil
@@ -19,7 +18,7 @@ from parvis.transport.base import Send
 from running import Listener
 from tcp_proxy import TcpProxy
 from waiting import wait_until
-from zocalo_site import Site
+from zocalo_site import Site, letters, node
 
 OURS_THEIRS = {
     "1": {"queue": "site.double", "output": 2},
@@ -28,16 +27,6 @@ OURS_THEIRS = {
     "4": {"queue": "results"},
     "start": [[1, []]],
 }
-
-
-def node(queue: str, **more: Any) -> dict[str, Any]:
-    """A recipe of one node."""
-    return {"1": {"queue": queue, "output": 2, **more}, "2": {"queue": "results"}, "start": [[1, []]]}
-
-
-def letters(site: Site, queue: str) -> Listener:
-    """The dead letters of a queue."""
-    return Listener(site.transport, f"DLQ.{site.namespace}.{queue}")
 
 
 def test_they_are_nodes_of_a_recipe_and_end_in_good_order(site: Site) -> None:

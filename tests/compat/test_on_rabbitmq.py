@@ -6,14 +6,13 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
 
 from real.rabbitmq.vhost import VirtualHost
 from running import Listener
-from zocalo_site import Site
+from zocalo_site import Site, node
 
 pytestmark = pytest.mark.real("rabbitmq")
 QUEUES = ("multiply", "site.double", "site.fragile", "results", "processing_recipe")
@@ -51,11 +50,6 @@ def make_site(vhost: VirtualHost, tmp_path: Path) -> Iterator[MakeSite]:
             return site
 
         yield make
-
-
-def node(queue: str, **more: Any) -> dict[str, Any]:
-    """A recipe of one node."""
-    return {"1": {"queue": queue, "output": 2, **more}, "2": {"queue": "results"}, "start": [[1, []]]}
 
 
 @pytest.mark.parametrize("transport", ["PikaTransport", "ParvisTransport"])

@@ -6,7 +6,6 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -15,7 +14,7 @@ from compat.conftest import MakeSite
 from parvis.transport.base import Send
 from running import Listener
 from waiting import wait_until
-from zocalo_site import Process, Site
+from zocalo_site import Process, Site, letters, node
 
 RECIPE = {
     "1": {"queue": "site.double", "output": 2},
@@ -25,16 +24,6 @@ RECIPE = {
     "start": [[1, []]],
 }
 TRANSPORTS = pytest.mark.parametrize("transport", ["StompTransport", "ParvisTransport"])
-
-
-def node(queue: str, **more: Any) -> dict[str, Any]:
-    """A recipe of one node."""
-    return {"1": {"queue": queue, "output": 2, **more}, "2": {"queue": "results"}, "start": [[1, []]]}
-
-
-def letters(site: Site, queue: str) -> Listener:
-    """The dead letters of a queue."""
-    return Listener(site.transport, f"DLQ.{site.namespace}.{queue}")
 
 
 @TRANSPORTS

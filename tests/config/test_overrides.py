@@ -10,12 +10,7 @@ import pytest
 from parvis.config import Config, ConfigError, StompSettings
 from parvis.config.settings import OpenTelemetrySettings
 
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("PARVIS_", "ZOCALO_"))]:
-        monkeypatch.delenv(name)
-
+pytestmark = pytest.mark.usefixtures("unconfigured")
 
 SITE = """
 version: 1

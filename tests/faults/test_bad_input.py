@@ -38,7 +38,7 @@ class Letters:
     def _marked(self, marker: str) -> list[Message]:
         return [letter for letter in self._listener.messages if letter.headers.get("marker") == marker]
 
-    def wait_for(self, text: str, timeout: float = 40) -> Message:
+    def wait_for(self, text: str, timeout: float = 120) -> Message:
         """Return the dead letter whose reason says `text`."""
         wait_until(lambda: self._with(text), timeout, f"a dead letter about {text!r}")
         return self._with(text)[0]
@@ -237,7 +237,7 @@ def test_an_hdf5_file_with_a_broken_chunk(
     place.go("per-image-analysis-gridscan-swmr", scan.dcid)
     letter = letters.wait_for("frame 2")
     assert str(master) in letter.headers["parvis-reason"]
-    wait_until(lambda: len(scan.rows()) == 3, 40, "the rows of the other frames")
+    wait_until(lambda: len(scan.rows()) == 3, 120, "the rows of the other frames")
     assert [number for number, _ in scan.rows()] == [1, 2, 4]
 
 

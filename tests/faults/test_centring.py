@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from centring import QUEUE, come_to_centring, grid_info
 from parvis.recipe.envelope import dump_json
 from parvis.transport.base import Message, Send
 from parvis.transport.embedded.settings import Settings
@@ -17,21 +18,9 @@ from parvis.transport.stomp import StompTransport
 from parvis_services.analyse.xray_centring import XRayCentring
 from running import Listener, connected, hosted, recipe_message
 
-QUEUE = "reduce.xray_centering"
 COUNTS = {7: [0, 8, 0, 0, 4, 0], 8: [0, 6, 0, 0, 0, 0]}
 IMAGES = 6
-GRID = {
-    "steps_x": 3,
-    "steps_y": 2,
-    "dx_mm": 0.02,
-    "dy_mm": 0.02,
-    "micronsPerPixelX": 1.0,
-    "micronsPerPixelY": 1.0,
-    "snapshot_offsetXPixel": 0.0,
-    "snapshot_offsetYPixel": 0.0,
-    "snaked": 0,
-    "orientation": "horizontal",
-}
+GRID = grid_info(3, 2)
 
 
 @pytest.fixture
@@ -55,11 +44,6 @@ def scan(
         content = orjson.loads(send.body) | {"environment": {"ID": recipe_id or f"run of {dcid}"}}
         sends.append(Send(send.destination, dump_json(content), send.headers))
     return sends
-
-
-def come_to_centring(broker: BrokerThread) -> int:
-    """How many messages have ever come to the queue of the centring."""
-    return sum(each.enqueued for each in broker.statistics() if each.name == f"/queue/test.{QUEUE}")
 
 
 def known_images(letter: Message) -> list[int]:
@@ -99,7 +83,7 @@ def test_a_dead_letter_put_back_after_its_recipe_is_corrected_gives_the_result(
 def test_scans_that_do_not_fit_each_other_are_two_dead_letters(
     broker: BrokerThread, transport: StompTransport, letters: Listener
 ) -> None:
-    wide = GRID | {"steps_x": 6, "steps_y": 1}
+    wide = grid_info(6, 1)
     first = scan(7, COUNTS[7], experiment_type="Mesh3D", dcg_dcids=[8])
     second = scan(8, COUNTS[8], experiment_type="Mesh3D", dcg_dcids=[7], grid=wide)
     with hosted(broker.port, XRayCentring):
@@ -212,7 +196,7 @@ def test_a_result_that_the_broker_refuses_is_one_dead_letter_that_holds_the_grid
     """The region that is found has more characters than the counts of all images."""
     monkeypatch.setattr("parvis.service.host._LONGEST_PAUSE", 0.01)
     boxes = 400
-    sends = scan(1, [1] * boxes, grid=GRID | {"steps_x": 20, "steps_y": 20})
+    sends = scan(1, [1] * boxes, grid=grid_info(20, 20))
     with (
         BrokerThread(port=0, settings=Settings(max_body=3500)) as broker,
         connected(broker.port) as transport,

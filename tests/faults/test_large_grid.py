@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from centring import QUEUE, come_to_centring, grid_info
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.analyse.xray_centring import XRayCentring
@@ -18,18 +19,7 @@ from waiting import wait_until
 
 COLUMNS, ROWS = 80, 60
 CENTRE = (50, 20)
-GRID = {
-    "steps_x": COLUMNS,
-    "steps_y": ROWS,
-    "dx_mm": 0.02,
-    "dy_mm": 0.02,
-    "micronsPerPixelX": 1.0,
-    "micronsPerPixelY": 1.0,
-    "snapshot_offsetXPixel": 0.0,
-    "snapshot_offsetYPixel": 0.0,
-    "snaked": 0,
-    "orientation": "horizontal",
-}
+GRID = grid_info(COLUMNS, ROWS)
 
 
 def spots(number: int) -> int:
@@ -40,7 +30,7 @@ def spots(number: int) -> int:
 def result_message(number: int, output: Path) -> Any:
     payload = {"file-number": number, "n_spots_total": spots(number)}
     parameters = {"dcid": 1, "output": str(output)}
-    return recipe_message("reduce.xray_centering", payload, gridinfo=GRID, parameters=parameters)
+    return recipe_message(QUEUE, payload, gridinfo=GRID, parameters=parameters)
 
 
 def send_all(transport: StompTransport, numbers: list[int], output: Path) -> None:
@@ -58,9 +48,9 @@ def test_a_grid_larger_than_the_window_with_instances_killed(broker: BrokerThrea
         results = Listener(transport, "results")
         send_all(transport, numbers[:3500], output)
         for _ in range(3):
-            before = sent_to_centring(broker)
+            before = come_to_centring(broker)
             with process_of(XRayCentring, broker.port) as instance:
-                wait_until(lambda: sent_to_centring(broker) > before, 40, "a checkpoint")  # noqa: B023
+                wait_until(lambda: come_to_centring(broker) > before, 40, "a checkpoint")  # noqa: B023
                 os.kill(instance.pid, signal.SIGKILL)
         with process_of(XRayCentring, broker.port):
             send_all(transport, numbers[3500:], output)
@@ -69,9 +59,3 @@ def test_a_grid_larger_than_the_window_with_instances_killed(broker: BrokerThrea
     assert (result["centre_x_box"], result["centre_y_box"]) == (CENTRE[0] + 0.5, CENTRE[1] + 0.5)
     assert result["total_count"] == 25 * 100
     assert orjson.loads(output.read_bytes())["best_image"] == result["best_image"]
-
-
-def sent_to_centring(broker: BrokerThread) -> int:
-    """How many messages have ever come to the queue of the centring."""
-    (queue,) = [each for each in broker.statistics() if each.name == "/queue/test.reduce.xray_centering"]
-    return queue.enqueued

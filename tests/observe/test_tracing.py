@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -289,6 +290,18 @@ def test_collector_that_is_away_costs_a_service_nothing(broker: BrokerThread):
     assert time.monotonic() - leaving < 6
 
 
+def is_sending() -> bool:
+    """Whether a service that has ended still tries to send its traces."""
+    return any(thread.name.startswith(("traces", "OtelBatch")) for thread in threading.enumerate())
+
+
+@pytest.fixture
+def nobody_else_sends() -> None:
+    """The services of other tests have given their collectors up."""
+    wait_until(lambda: not is_sending(), 60, "them to give up")
+
+
+@pytest.mark.usefixtures("nobody_else_sends")
 def test_collector_that_is_away_is_told_of_once(
     broker: BrokerThread, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ):

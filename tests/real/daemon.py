@@ -7,14 +7,17 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from waiting import wait_until
 
 _LIBC = ctypes.CDLL(None)
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOWEST_PORT = 10_000
 _FEWEST_PORTS = 2_000
+_START_TIMEOUT = 180.0  # seconds
 _kept: list[socket.socket] = []
 
 
@@ -58,6 +61,22 @@ class Starter:
     ) -> subprocess.Popen[bytes]:
         """Start a process that writes to the end of `log_file`; `environment` as for `Popen`."""
         return self._thread.submit(_launch, command, log_file, environment).result()
+
+
+def wait_for_start(
+    name: str, process: subprocess.Popen[bytes], answers: Callable[[], bool], log_file: Path
+) -> None:
+    """Return when a server answers.
+
+    Raises:
+        RuntimeError: It has ended, or been killed for having said nothing for 180 s; with the end of its log.
+    """
+    try:
+        wait_until(lambda: answers() or process.poll() is not None, _START_TIMEOUT, f"{name} to start")
+    except AssertionError:
+        end(process, signal.SIGKILL)
+    if process.poll() is not None:
+        raise RuntimeError(f"{name} did not start: {log_file.read_text()[-2000:]}")
 
 
 def end(process: subprocess.Popen[bytes], how: signal.Signals) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import getpass
 import os
 import secrets
@@ -16,13 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from real.daemon import free_ports
-from real.packages import Unavailable, install, unavailable
+from real import packages
+from real.daemon import Starter, end, free_ports
+from real.packages import skipping_if_unavailable, unavailable
 from waiting import wait_until
 
 PROGRAMS = ("mariadbd", "mariadb-install-db", "my_print_defaults")
 # The programs alone: no service that starts by itself. What writes the system tables is in the second.
 PACKAGES = ("mariadb-server-core", "mariadb-client-core")
+
+
+def install() -> None:
+    """Install MariaDB if it is not there.
+
+    Raises:
+        Unavailable: It cannot be installed.
+    """
+    packages.install(lambda: all(map(_program, PROGRAMS)), *PACKAGES)
 
 
 @dataclass
@@ -34,6 +43,7 @@ class MariaDb:
     user: str = "parvis"
     password: str = field(default_factory=lambda: secrets.token_hex(8), repr=False)
     _process: subprocess.Popen[bytes] | None = None
+    _starter: Starter = field(default_factory=Starter, repr=False)
 
     def url(self, name: str) -> str:
         """The SQLAlchemy URL of a database."""
@@ -79,43 +89,35 @@ class MariaDb:
             *(f"--socket={self.directory / 's.sock'}", f"--pid-file={self.directory / 'pid'}"),
             f"--tmpdir={self._temporary}",
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--skip-name-resolve", "--skip-log-bin"),
-            *(f"--init-file={self.directory / 'user.sql'}", f"--log-error={self.directory / 'log'}"),
+            *(f"--init-file={self.directory / 'user.sql'}", f"--log-error={self._log}"),
             # A test needs no data after a power cut, but it does need the time.
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-doublewrite=0", "--innodb-log-file-size=16M"),
             *("--innodb-buffer-pool-size=64M", "--performance-schema=OFF", "--max-connections=50"),
         ]
-        self._process = subprocess.Popen(
-            [_program("mariadbd") or "mariadbd", *options],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for pytest, which stops the server in good order
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - it only calls prctl
-        )
-        wait_until(self._answers, 60, "MariaDB to answer")
+        command = [_program("mariadbd") or "mariadbd", *options]
+        self._process = self._starter.start(command, self._log)
+        wait_until(self._answers, 180, "MariaDB to answer")
 
     def stop(self) -> None:
         """Stop the server and wait until it has ended."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if process is not None:
+            end(process, signal.SIGTERM)
 
     @property
     def _temporary(self) -> Path:
         # Whoever starts a server removes the temporary tables that lie there, also those of others.
         return self.directory / "tmp"
 
+    @property
+    def _log(self) -> Path:
+        return self.directory / "log"
+
     def _answers(self) -> bool:
         import pymysql
 
         if self._process is not None and self._process.poll() is not None:
-            log = (self.directory / "log").read_text(errors="replace")[-1000:]
+            log = self._log.read_text(errors="replace")[-1000:]
             unavailable(f"mariadbd ended with code {self._process.returncode}: {log}")
         try:
             pymysql.connect(host="127.0.0.1", port=self.port, user=self.user, password=self.password).close()
@@ -127,10 +129,8 @@ class MariaDb:
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDb]:
     """A MariaDB server of this test session's own."""
-    try:
-        install(lambda: all(map(_program, PROGRAMS)), *PACKAGES)
-    except Unavailable as error:
-        unavailable(f"MariaDB: {error}")
+    with skipping_if_unavailable():
+        install()
     (port,) = free_ports(1)
     server = MariaDb(tmp_path_factory.mktemp("mariadb"), port)
     try:
@@ -149,8 +149,3 @@ def mariadb_url(mariadb: MariaDb) -> str:
 
 def _program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-
-
-def _die_with_parent() -> None:
-    # So that a killed test run leaves no server behind: prctl(PR_SET_PDEATHSIG, SIGTERM).
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)

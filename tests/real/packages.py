@@ -42,6 +42,15 @@ def unavailable(reason: str) -> NoReturn:
 
 
 @contextlib.contextmanager
+def skipping_if_unavailable() -> Iterator[None]:
+    """Skip the test, or let it fail in CI, if what is inside raises `Unavailable`."""
+    try:
+        yield
+    except Unavailable as error:
+        unavailable(str(error))
+
+
+@contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Wait for others of ours that install something."""
     with (Path(tempfile.gettempdir()) / f"parvis-tests-{os.getuid()}.lock").open("a") as file:

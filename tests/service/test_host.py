@@ -14,6 +14,7 @@ from parvis.service.status import host_id
 from parvis.transport.base import Send
 from parvis.transport.embedded.thread import BrokerThread
 from parvis.transport.stomp import StompTransport
+from real.daemon import free_ports
 from running import Listener, connected, hosted, process_of, recipe_message
 from sample_services import Gatherer, Multiplier, Sleeper
 from waiting import wait_until
@@ -230,8 +231,8 @@ def test_the_status_says_who_is_there_and_what_they_do(
 
 
 def test_services_survive_a_restart_of_the_broker(tmp_path: Path) -> None:
-    with BrokerThread(port=0) as first:
-        port = first.port
+    (port,) = free_ports(1)
+    with BrokerThread(port=port):
         first_host = hosted(port, Multiplier)
         first_host.__enter__()
         with connected(port) as transport:

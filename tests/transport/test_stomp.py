@@ -9,7 +9,8 @@ import pytest
 from inbox import Inbox
 from parvis.transport.base import BrokerRefused, Disconnected, Send
 from parvis.transport.stomp import StompTransport
-from real.activemq.server import ActiveMQ, free_ports
+from real.activemq.server import ActiveMQ
+from real.daemon import free_ports
 from transport.conftest import Connect
 from transport.contract import TransportContract
 

@@ -16,7 +16,8 @@ from inbox import Inbox
 from parvis.transport.base import Disconnected, Send
 from parvis.transport.embedded import BrokerThread, Settings
 from parvis.transport.stomp import StompTransport
-from real.activemq.server import ActiveMQ, free_ports
+from real.activemq.server import ActiveMQ
+from real.daemon import free_ports
 from tcp_proxy import Cut, Direction, TcpProxy
 from transport.conftest import Broker, Connect
 from waiting import wait_until

@@ -38,7 +38,6 @@ class Findings:
         centring_ended: Whether the centring came to an end, with or without a crystal.
         dead_letters: Service and reason of each message that was set aside.
         failure: Why it failed, if it did.
-        over: Whether nothing more will come.
     """
 
     plan: Plan
@@ -48,7 +47,6 @@ class Findings:
     centring_ended: bool = False
     dead_letters: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     failure: str | None = None
-    over: bool = False
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Learn from an event of `parvis go --wait --json`."""
@@ -64,7 +62,6 @@ class Findings:
                 self.centring_ended = True
                 self.centre = result["results"][0] if result.get("results") else None
             case "end":
-                self.over = True
                 self.failure = event.get("reason")
             case _:
                 pass

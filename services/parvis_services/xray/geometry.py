@@ -137,6 +137,11 @@ def perpendicular_detector(
     return Detector((panel,))
 
 
+def as_vector(point: Reals) -> Vector:
+    """The three numbers of an array of shape (3,)."""
+    return float(point[0]), float(point[1]), float(point[2])
+
+
 def _unit(vector: Vector, what: str) -> Vector:
     length = math.hypot(*vector)
     if not math.isfinite(length) or length == 0:

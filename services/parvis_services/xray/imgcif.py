@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from parvis_services.xray.geometry import Beam, Panel, Reals, Vector
+from parvis_services.xray.geometry import Beam, Panel, Reals, Vector, as_vector
 
 Table = list[dict[str, str]]
 
@@ -106,9 +106,9 @@ class ImgCif:
         return Panel(
             shape=(_size(slow), _size(fast)),
             pixel_size=(self._step(slow), self._step(fast)),
-            origin=_vector(origin),
-            slow_axis=_vector(slow_step),
-            fast_axis=_vector(fast_step),
+            origin=as_vector(origin),
+            slow_axis=as_vector(slow_step),
+            fast_axis=as_vector(fast_step),
             trusted=trusted,
             thickness=thickness,
             attenuation=attenuation,
@@ -214,10 +214,6 @@ def rotate(point: Reals, axis: Reals, degrees: float) -> Reals:
     angle = math.radians(degrees)
     along = unit * (unit @ point)
     return along + (point - along) * math.cos(angle) + np.cross(unit, point) * math.sin(angle)
-
-
-def _vector(point: Reals) -> Vector:
-    return float(point[0]), float(point[1]), float(point[2])
 
 
 def _size(row: dict[str, str]) -> int:

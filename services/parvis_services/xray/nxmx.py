@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvis_services.xray.attenuation import KEV_ANGSTROM, attenuation, sensor_material
-from parvis_services.xray.geometry import Beam, Detector, Panel, Reals, Vector, perpendicular_detector
+from parvis_services.xray.geometry import (
+    Beam,
+    Detector,
+    Panel,
+    Reals,
+    Vector,
+    as_vector,
+    perpendicular_detector,
+)
 from parvis_services.xray.hdf5 import Tree
 from parvis_services.xray.imgcif import rotate
 
@@ -100,11 +108,11 @@ class _Reader:
         self._shape = shape
         instrument = tree.child(entry, "NXinstrument", "instrument")
         detector = tree.child(instrument, "NXdetector", "detector") if instrument is not None else None
-        if instrument is None or detector is None:
+        if detector is None:
             raise ValueError(
                 "there is no description of a detector in it: for a data file, give its master file"
             )
-        self._instrument, self._detector = instrument, detector
+        self._detector = detector
 
     def wavelength(self) -> float:
         for path in (
@@ -202,9 +210,9 @@ class _Reader:
         return Panel(
             shape=(module.size[-2], module.size[-1]),
             pixel_size=(_length(slow, "m"), _length(fast, "m")),
-            origin=_vector(self._place(fast, np.zeros(3), directions_only=False)),
-            slow_axis=_vector(self._place(slow, _attribute(slow, "vector"), directions_only=True)),
-            fast_axis=_vector(self._place(fast, _attribute(fast, "vector"), directions_only=True)),
+            origin=as_vector(self._place(fast, np.zeros(3), directions_only=False)),
+            slow_axis=as_vector(self._place(slow, _attribute(slow, "vector"), directions_only=True)),
+            fast_axis=as_vector(self._place(fast, _attribute(fast, "vector"), directions_only=True)),
             trusted=trusted,
             thickness=thickness,
             attenuation=mu,
@@ -315,10 +323,6 @@ def _attribute(dataset: h5py.Dataset, name: str) -> Reals:
     if value.shape != (3,):
         raise ValueError(f"{dataset.name} has no {name} of three numbers")
     return value
-
-
-def _vector(point: Reals) -> Vector:
-    return float(point[0]), float(point[1]), float(point[2])
 
 
 def _text(value: Any) -> str:

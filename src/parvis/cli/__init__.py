@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from parvis.cli.completion import complete_environments
+from parvis.cli.environments import environments_option
 from parvis.cli.group import CommandTable
 
 _COMMANDS = {
@@ -40,15 +40,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     context_settings={"help_option_names": ["-h", "--help", "-?"], "max_content_width": 100},
     epilog="`parvis COMMAND --help` says more, with examples.",
 )
-@click.option(
-    "-e",
-    "--environment",
-    "environments",
-    metavar="ENV",
-    multiple=True,
-    shell_complete=complete_environments,
-    help="Environment of the configuration to use, such as live or test. May be repeated.",
-)
+@environments_option
 @click.option(
     "--version",
     is_flag=True,

@@ -28,6 +28,7 @@ QUEUE = "processing_recipe"
 
 # With the time that Python takes to start, a trigger is sent or stored within a second.
 _PATIENCE = 0.6
+_PATIENCE_OF_WHO_WAITS = 5.0  # for a job that takes longer, so a busy machine need not stop it
 _WAIT_LIMIT = 3600.0
 
 _AFTER_WAIT = "parvis.go.after_wait"  # the word, if any, that follows a `--wait` without a value
@@ -299,14 +300,15 @@ class _Submission:
         from parvis.service.identity import FIRST_SEEN
         from parvis.transport.base import Send
 
-        watch = None
+        watch, patience = None, _PATIENCE
         content = self._message
         if self._wait is not None:
+            patience = _PATIENCE_OF_WHO_WAITS
             topic = f"transient.{WATCH_HINT}.{uuid.uuid4()}"
             watch = (topic, self._inbox.put)
             content = content | {"parameters": content["parameters"] | {WATCH_PARAMETER: topic}}
         headers = {**self._headers, FIRST_SEEN: str(time.time_ns() // 1_000_000)}
-        transport = submit(self._config, Send(QUEUE, dump_json(content), headers), _PATIENCE, watch)
+        transport = submit(self._config, Send(QUEUE, dump_json(content), headers), patience, watch)
         if watch is None:
             leave(transport)
         return transport

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from parvis.cli.completion import complete_environments
+from parvis.cli.environments import environments_option
 from parvis.config import Config, ConfigError
 
 Function: TypeAlias = Callable[..., Any]
@@ -56,15 +56,7 @@ _STOMP_CONF_KEYS = {
 
 
 _CONFIG_OPTIONS: list[Callable[[Function], Function]] = [
-    click.option(
-        "-e",
-        "--environment",
-        "environments",
-        metavar="ENV",
-        multiple=True,
-        shell_complete=complete_environments,
-        help="Environment of the configuration to use, such as live or test. May be repeated.",
-    ),
+    environments_option,
     click.option("--live", is_flag=True, hidden=True),
     click.option("--test", is_flag=True, hidden=True),
     click.option(

@@ -13,7 +13,7 @@ from parvis.transport.base import Callback, Disconnected, Send, Transport
 
 _HEAD_START = 0.15
 _GOODBYE = 0.2
-_MARGIN = 0.05  # left for the reason to reach us, once a connection has been given up
+_GRACE = 0.2  # for the reason to reach us, from thread to thread on a busy machine, once all is given up
 
 _Answers: TypeAlias = "queue.SimpleQueue[Transport | Exception]"
 
@@ -23,18 +23,19 @@ def submit(
 ) -> Transport:
     """Send a message, and return the transport when the broker has confirmed it.
 
-    A name server, a broker or a network that answers nothing at all costs no more than `patience`. Where
+    A name server, a broker or a network that answers nothing at all costs little more than `patience`. Where
     there are several brokers, each gets a head start before the next one is asked, too.
 
     Args:
         config: Says which broker.
         send: The message.
-        patience: Seconds in all.
+        patience: Seconds after which everything is given up.
         watch: A topic to subscribe to before the message is sent, and what to call with what comes there.
 
     Raises:
         Exception: The broker did not confirm the message, whatever the reason.
     """
+    config.transport()  # loads what it takes, which is no time of the broker's
     deadline = time.monotonic() + patience
 
     def hand_over() -> Transport:
@@ -42,15 +43,15 @@ def submit(
         if watch is not None:
             transport.subscribe_broadcast(*watch)
         left = deadline - time.monotonic()
-        if left <= _MARGIN:
+        if left <= 0:
             raise Disconnected(f"it took more than {patience:g} s to connect")
-        transport.send(send, timeout=left - _MARGIN)
+        transport.send(send, timeout=left)
         return transport
 
     answers: _Answers = queue.SimpleQueue()
     _start(hand_over, answers)
     try:
-        answer = answers.get(timeout=patience)
+        answer = answers.get(timeout=patience + 2 * _GRACE)
     except queue.Empty:
         raise Disconnected(f"no answer from {config.broker_hosts} within {patience:g} s") from None
     if isinstance(answer, Exception):
@@ -74,7 +75,7 @@ def _connect(config: Config, deadline: float) -> Transport:
         one = config.at(host, port)
         _start(lambda one=one: _connected(one, deadline), answers)
         last = number == len(hosts)
-        until = deadline if last else min(deadline, time.monotonic() + _HEAD_START)
+        until = deadline + _GRACE if last else min(deadline, time.monotonic() + _HEAD_START)
         while len(failures) < number:
             try:
                 answer = answers.get(timeout=max(0.0, until - time.monotonic()))
@@ -88,7 +89,7 @@ def _connect(config: Config, deadline: float) -> Transport:
 
 def _connected(config: Config, deadline: float) -> Transport:
     transport = config.transport()
-    transport.connect(timeout=round(max(0.0, deadline - _MARGIN - time.monotonic()), 2))
+    transport.connect(timeout=round(max(0.0, deadline - time.monotonic()), 2))
     return transport
 
 

@@ -12,7 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, TextIO
@@ -39,24 +39,25 @@ def process_label(**fields: Any) -> Generator[None]:
         _process_fields.update(before)
 
 
-@contextmanager
-def log_context(**fields: Any) -> Generator[None]:
-    """Put `fields` on every log record made inside, in this thread; contexts may stand in one another."""
-    token = _fields.set({**_fields.get(), **fields})
-    try:
-        yield
-    finally:
-        _fields.reset(token)
+class log_context(AbstractContextManager[None]):  # noqa: N801 - called as a function
+    """Put `fields` on every log record made inside, in this thread; contexts may stand in one another.
+
+    A class, as it is entered for every message.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        self._added = fields
+
+    def __enter__(self) -> None:
+        self._token = _fields.set({**_fields.get(), **self._added})
+
+    def __exit__(self, *_: object) -> None:
+        _fields.reset(self._token)
 
 
-@contextmanager
-def recipe_context(recipe_id: str | None) -> Generator[None]:
+def recipe_context(recipe_id: str | None) -> AbstractContextManager[None]:
     """Put the recipe ID on every log record made inside, as `recipe_ID`; nothing if there is none."""
-    if recipe_id is None:
-        yield
-    else:
-        with log_context(recipe_ID=recipe_id):
-            yield
+    return nullcontext() if recipe_id is None else log_context(recipe_ID=recipe_id)
 
 
 def set_up_logging(config: Config, stream: TextIO | None = None) -> None:

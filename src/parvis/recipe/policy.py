@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from parvis.recipe.problem import shown
 from parvis.transport.base import LONGEST_DELAY
@@ -45,12 +45,18 @@ class Policy:
     priority: int | None = None
 
 
+_KEYS: Final = frozenset(POLICY_KEYS)
+_SILENT: Final = Policy()
+
+
 def policy_of(node: Mapping[str, Any]) -> Policy:
     """Read what a node of a filled recipe says.
 
     Raises:
         PolicyError: A value is none of those that its key may have.
     """
+    if _KEYS.isdisjoint(node):
+        return _SILENT
     return Policy(retries_of(node), retry_delay_of(node), timeout_of(node), priority_of(node))
 
 

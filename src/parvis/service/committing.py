@@ -173,7 +173,7 @@ class Committer:
             with recipe_context(_recipe_id(message)), self._observers.settling(handled):
                 sends = settle(self._transport, handled.service, message, outcome)
         sends = identified(message, sends)
-        return self._observers.sending(handled, sends) if self._observers else sends
+        return self._observers.sending(handled, sends)
 
     def _begin(self, units: list[Unit]) -> None:
         self.confirm()
@@ -229,8 +229,7 @@ class Committer:
             self.survived.pop(one.message.message_id, None)
         for memory, identity in self._done(handled):
             memory.record([identity])
-        if self._observers:
-            self._observers.committed(handled)
+        self._observers.committed(handled)
 
     def _done(self, handled: Sequence[Handled]) -> Iterator[tuple[Remembered, str]]:
         """What is to be remembered of messages.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from parvis.recipe.envelope import Envelope
@@ -55,7 +54,7 @@ class FanOut:
         for send in sends:
             if send.kind == "queue":
                 self._sent[send.destination] += 1
-                yield _with_header(send, FLOW, str(self._key))
+                yield send.with_headers({FLOW: str(self._key)})
             else:
                 yield send
 
@@ -68,7 +67,7 @@ class FanOut:
                 done = max(done, self._ledger.done(queue, self._key))
             counts[queue] = sent + self._sent[queue], done
         header = State(self._key.watch, counts).to_header()
-        return [_with_header(send, STATE, header) for send in sends]
+        return [send.with_headers({STATE: header}) for send in sends]
 
     def _queues(self, targets: Sequence[int]) -> set[str]:
         nodes = (self._envelope.recipe.get(str(target)) for target in targets)
@@ -84,7 +83,3 @@ class FanOut:
         if room < 1:
             self._ledger.hold(queue, self._key)
         return max(0, room)
-
-
-def _with_header(send: Send, name: str, value: str) -> Send:
-    return replace(send, headers={**send.headers, name: value})

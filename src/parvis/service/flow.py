@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from parvis.recipe.envelope import RECIPE_HEADER, MalformedMessage
@@ -103,7 +103,7 @@ class FlowControl(Observer):
             again = any(_is_again(send, message) for send in sends)
             self._fates[message.message_id] = _Fate(again=again)
             return sends
-        carried = [_with_key(send, key) if _carries_on(send) else send for send in sends]
+        carried = [send.with_headers({FLOW: key}) if _carries_on(send) else send for send in sends]
         onward: dict[str, int] = {}
         for send in carried:
             if send.headers.get(FLOW) == key:
@@ -205,7 +205,3 @@ def _carries_on(send: Send) -> bool:
         and FLOW not in send.headers
         and send.delay <= _LONGEST_DELAY
     )
-
-
-def _with_key(send: Send, key: str) -> Send:
-    return replace(send, headers={**send.headers, FLOW: key})

@@ -230,6 +230,7 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
 
 def _validate(model: type[BaseModel], value: Any, what: str) -> BaseModel:
     try:
-        return model.model_validate({} if value is None or value == [] else value)
+        # As `model_validate`, without what surrounds it there.
+        return model.__pydantic_validator__.validate_python({} if value is None or value == [] else value)
     except ValidationError as error:
         raise MalformedMessage(f"{what}: {explain(error)}") from None

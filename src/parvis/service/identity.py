@@ -7,7 +7,7 @@ is sent follows from the name of the message that caused it, and from its place 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
@@ -66,7 +66,7 @@ def identified(message: Message, sends: Sequence[Send]) -> list[Send]:
     return [
         send
         if send.headers.get(IDENTITY) == identity
-        else _with(send, {IDENTITY: derived(identity, position), FIRST_SEEN: first_seen})
+        else send.with_headers({IDENTITY: derived(identity, position), FIRST_SEEN: first_seen})
         for position, send in enumerate(sends)
     ]
 
@@ -88,10 +88,6 @@ def anonymous(send: Send) -> Send:
     if IDENTITY not in send.headers:
         return send
     return replace(send, headers={name: value for name, value in send.headers.items() if name != IDENTITY})
-
-
-def _with(send: Send, headers: Mapping[str, str]) -> Send:
-    return replace(send, headers={**send.headers, **headers})
 
 
 def _digest(text: str) -> str:

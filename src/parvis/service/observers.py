@@ -18,7 +18,8 @@ from parvis.service.flow_limits import Limits
 from parvis.service.observer import Handled, Observer
 from parvis.transport.base import Message, Send, Transport
 
-_log = logging.getLogger("parvis.host")
+logger = logging.getLogger("parvis.host")
+_FAILED = "%s failed; the messages go on without it"
 
 
 def default_observers(config: Config) -> list[Observer]:
@@ -61,9 +62,6 @@ class Observers:
         """Whether any of them adds to transactions."""
         return bool(self._closing)
 
-    def __bool__(self) -> bool:
-        return bool(self._observers)
-
     def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
         """As `Observer.started`."""
         self._tell(lambda observer: observer.started(transport, services))
@@ -89,8 +87,10 @@ class Observers:
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
         """As `Observer.sending`, one after the other."""
         for observer in self._sending:
-            with _guarded(observer):
+            try:
                 sends = observer.sending(handled, sends)
+            except Exception:
+                logger.exception(_FAILED, type(observer).__name__)
         return sends
 
     def closing(self, handled: Sequence[Handled]) -> list[Send]:
@@ -117,14 +117,18 @@ class Observers:
         """As `Observer.card`, of all together."""
         card: dict[str, Any] = {}
         for observer in self._observers:
-            with _guarded(observer):
+            try:
                 card |= observer.card()
+            except Exception:
+                logger.exception(_FAILED, type(observer).__name__)
         return card
 
     def _tell(self, call: Callable[[Observer], None]) -> None:
         for observer in self._observers:
-            with _guarded(observer):
+            try:
                 call(observer)
+            except Exception:
+                logger.exception(_FAILED, type(observer).__name__)
 
 
 class _Inside(contextlib.AbstractContextManager[None]):
@@ -143,27 +147,17 @@ class _Inside(contextlib.AbstractContextManager[None]):
 
     def __enter__(self) -> None:
         for observer in self._observers:
-            with _guarded(observer):
+            try:
                 context = self._context_of(observer)
                 context.__enter__()
+            except Exception:
+                logger.exception(_FAILED, type(observer).__name__)
+            else:
                 self._entered.append((observer, context))
 
     def __exit__(self, *_: object) -> None:
         for observer, context in reversed(self._entered):
-            with _guarded(observer):
+            try:
                 context.__exit__(None, None, None)
-
-
-class _guarded(contextlib.AbstractContextManager[None]):  # noqa: N801 - called as a function
-    """Logs what an observer raises. A class, as it is entered several times a message."""
-
-    __slots__ = ("_observer",)
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        _log.error("%s failed; the messages go on without it", type(self._observer).__name__, exc_info=error)
-        return True
+            except Exception:
+                logger.exception(_FAILED, type(observer).__name__)

@@ -102,7 +102,8 @@ class StatusBroadcast:
         self._status = Status.NEW
         self._since = time.monotonic()
         self._shown: Status | None = None
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._stopped = False
         self._utilisation = Utilisation()
         self._thread = threading.Thread(target=self._run, name="status", daemon=True)
@@ -115,7 +116,7 @@ class StatusBroadcast:
         """Say what the service is doing now. Costs little, as it is called for every message."""
         if status is self._status:
             return
-        with self._changed:
+        with self._lock:  # which is quicker than to enter the condition
             self._utilisation.spend(self._status)
             self._status = status
             self._since = time.monotonic()

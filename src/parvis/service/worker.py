@@ -55,10 +55,7 @@ class Worker:
     def handle(self, message: Message) -> Handled:
         """Handle a message, of a batch service as a batch of one."""
         begun = time.monotonic()
-        if self._observers:
-            with self._observers.handling(self.service, [message]):
-                outcome = self._outcome(message)
-        else:
+        with self._observers.handling(self.service, [message]):
             outcome = self._outcome(message)
         seconds = time.monotonic() - begun
         self.slowest = max(seconds, _FADING * self.slowest)
@@ -119,8 +116,10 @@ class Worker:
 
     def _is_duplicate(self, message: Message, at_hand: Container[str] = ()) -> bool:
         """Whether a message was done before, or is one of those `at_hand`, if the service wants to know."""
+        if self.memory is None:
+            return False
         occasion = occasion_of(message)
-        if self.memory is None or not (occasion in at_hand or self.memory.knows(occasion)):
+        if occasion not in at_hand and not self.memory.knows(occasion):
             return False
         self.service.log.info("came a second time and is only acknowledged: %s", occasion)
         return True

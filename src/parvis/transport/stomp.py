@@ -191,7 +191,7 @@ class StompTransport(KeptTransport[Connection, Subscription]):
             number = connection.next_number()
             data, receipt = transaction(number, last.values(), frames)
             try:
-                with self._keeper.changed:  # acknowledgements must be written in the order of delivery
+                with self._keeper.lock:  # acknowledgements must be written in the order of delivery
                     self._claim(acknowledge)
                     connection.ask(data, receipt)
                 return _Written(connection, receipt, bool(acknowledge))

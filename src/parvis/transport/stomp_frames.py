@@ -71,10 +71,15 @@ def encode(frame: Frame, version: str = "1.2") -> bytes:
     Raises:
         ProtocolError: a header holds NUL, or a line end in CONNECT or CONNECTED, which know no escapes.
     """
+    return b"".join(pieces(frame, version))
+
+
+def pieces(frame: Frame, version: str = "1.2") -> tuple[bytes, ...]:
+    """What `encode` puts together, for who puts several frames together and copies large bodies once."""
     headers = frame.headers
     if frame.body or "content-length" in headers:
         headers = {**headers, "content-length": str(len(frame.body))}
-    return b"%b\n%b\0" % (encode_head(frame.command, headers, version), frame.body)
+    return encode_head(frame.command, headers, version), b"\n", frame.body, b"\0"
 
 
 def encode_head(command: str, headers: dict[str, str], version: str = "1.2") -> bytes:
@@ -94,8 +99,6 @@ _ESCAPES_12: Final = {"\\": "\\\\", "\n": "\\n", ":": "\\c", "\r": "\\r"}
 _ESCAPES_11: Final = {**_ESCAPES_12, "\r": " "}
 _UNESCAPES_12: Final = {"\\\\": "\\", "\\n": "\n", "\\c": ":", "\\r": "\r"}
 _UNESCAPES_11: Final = {name: char for name, char in _UNESCAPES_12.items() if name != "\\r"}
-_TO_12: Final = str.maketrans(_ESCAPES_12)
-_TO_11: Final = str.maketrans(_ESCAPES_11)
 _TO_10_NAME: Final = str.maketrans("\r\n:", "   ")
 _TO_10_VALUE: Final = str.maketrans("\r\n", "  ")
 
@@ -109,8 +112,10 @@ def _header_line(command: str, name: str, value: str, version: str) -> str:
         return f"{name}:{value}\n"
     if version == "1.0":
         return f"{name.translate(_TO_10_NAME)}:{value.translate(_TO_10_VALUE)}\n"
-    table = _TO_11 if version == "1.1" else _TO_12
-    return f"{name.translate(table)}:{value.translate(table)}\n"
+    escapes = _ESCAPES_11 if version == "1.1" else _ESCAPES_12
+    for sign, escape in escapes.items():  # the escape sign first; quicker than `translate`, for a few signs
+        name, value = name.replace(sign, escape), value.replace(sign, escape)
+    return f"{name}:{value}\n"
 
 
 _LINE_ENDS: Final = re.compile(rb"[\r\n]+")
@@ -171,7 +176,7 @@ class Parser:
         if buffer is self._rest:
             del self._rest[:position]
         else:
-            self._rest += buffer[position:]
+            self._rest += memoryview(buffer)[position:]
         return items
 
     def _read(self, buffer: bytes | bytearray, items: list[Item]) -> int:
@@ -244,18 +249,27 @@ class Parser:
             self.version = negotiate(headers.get("accept-version")) or "1.2"
 
     def _unescaped(self, headers: dict[str, str]) -> dict[str, str]:
+        result: dict[str, str] = {}
+        for name, value in headers.items():
+            result.setdefault(
+                self._plain(name) if "\\" in name else name,
+                self._plain(value) if "\\" in value else value,
+            )
+        return result
+
+    def _plain(self, text: str) -> str:
+        plain = text.replace("\\c", ":")
+        if "\\" not in plain:  # nothing but the colons of an identifier, as nearly always
+            return plain
         known = _UNESCAPES_11 if self.version == "1.1" else _UNESCAPES_12
 
-        def plain(match: re.Match[str]) -> str:
+        def character(match: re.Match[str]) -> str:
             escape = match.group()
             if escape not in known:
                 raise ProtocolError(f"undefined escape {escape!r} in a header")
             return known[escape]
 
-        result: dict[str, str] = {}
-        for name, value in headers.items():
-            result.setdefault(_ESCAPE.sub(plain, name), _ESCAPE.sub(plain, value))
-        return result
+        return _ESCAPE.sub(character, text)
 
     def _body_length(self, frame: Frame) -> int | None:
         text = frame.headers.get("content-length")
@@ -291,7 +305,7 @@ class Parser:
                 raise ProtocolError(
                     f"no NUL behind the {self._length} bytes of content-length of the {frame.command} frame"
                 )
-        frame.body = bytes(buffer[start:end])
+        frame.body = bytes(memoryview(buffer)[start:end])
         items.append(frame)
         self._frame = None
         return end + 1

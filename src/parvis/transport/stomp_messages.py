@@ -13,7 +13,7 @@ from parvis.transport.base import (
     TransportError,
     own_headers,
 )
-from parvis.transport.stomp_frames import Frame, encode
+from parvis.transport.stomp_frames import Frame, encode, pieces
 from parvis.transport.stomp_receipts import Receipt
 
 LONGEST_HEADER: Final = 8000
@@ -58,7 +58,10 @@ def send_frame(send: Send, namespace: str) -> Frame:
     forbidden = _OURS.intersection(send.headers)
     if forbidden:
         raise ValueError(f"header {min(forbidden)!r} of a message to {send.destination} is the transport's")
-    headers = {_sayable(name): _sayable(value) for name, value in send.headers.items()}
+    headers = {str(name): str(value) for name, value in send.headers.items()}
+    text = "".join([*headers, *headers.values()])
+    if not text.isascii() or "\0" in text:
+        headers = {_sayable(name): _sayable(value) for name, value in headers.items()}
     headers["destination"] = address(namespace, send.destination, send.kind, absolute=send.absolute)
     if send.persistent:
         headers["persistent"] = "true"
@@ -85,9 +88,10 @@ def transaction(number: str, acknowledge: Iterable[str], sends: Iterable[Frame])
         return encode(frames[0]), Receipt(number)
     for frame in frames:
         frame.headers["transaction"] = number
-    begin = Frame("BEGIN", {"transaction": number})
-    commit = Frame("COMMIT", {"transaction": number, "receipt": number})
-    return b"".join(map(encode, [begin, *frames, commit])), Receipt(number, "transaction")
+    begin = b"BEGIN\ntransaction:%b\n\n\0" % number.encode()
+    commit = b"COMMIT\ntransaction:%b\nreceipt:%b\n\n\0" % (number.encode(), number.encode())
+    data = b"".join([begin, *(piece for frame in frames for piece in pieces(frame)), commit])
+    return data, Receipt(number, "transaction")
 
 
 def subscribing(
@@ -154,7 +158,4 @@ def _wire_length(value: str) -> int:
 
 def _sayable(text: str) -> str:
     """Replace what STOMP headers cannot carry: NUL and halves of surrogate pairs."""
-    text = str(text)
-    if text.isascii():
-        return text.replace("\0", "\ufffd")
     return text.encode(errors="replace").decode().replace("\0", "\ufffd")

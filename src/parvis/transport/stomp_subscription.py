@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from parvis.transport.base import BrokerRefused, Callback, Message
@@ -52,9 +53,7 @@ class Subscription:
         if self.individual:
             if messages[0].token not in outstanding:
                 raise ValueError(f"a message from {where} is acknowledged only once")
-        elif len(messages) > len(outstanding) or any(
-            message.token != outstanding[index] for index, message in enumerate(messages)
-        ):
+        elif [message.token for message in messages] != list(islice(outstanding, len(messages))):
             raise ValueError(f"messages from {where} can be acknowledged only once, in the order of delivery")
 
     def claim(self, messages: Sequence[Message]) -> None:

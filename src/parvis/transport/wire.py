@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import selectors
+import select
 import socket
 import ssl
 import threading
@@ -29,6 +29,7 @@ from parvis.transport.latch import Latch
 logger = logging.getLogger(__name__)
 
 _CHUNK: Final = 262_144
+_LONGEST_WAIT: Final = 60.0  # seconds; what the system takes as a time has an end
 _AWAY: Final = 0.05  # seconds without reading after which the reading thread takes over
 _REST: Final = 0.5  # seconds between its looks at a thread that reads
 _QUICK_ACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
@@ -95,13 +96,13 @@ class Wire(ABC):
         self._silent_after = silent_after
         self._timed: Timed = timed or _Timeless()
         self._lock = threading.Lock()  # the sending half of the socket and all below
-        self._reading = self._lock if isinstance(sock, ssl.SSLSocket) else contextlib.nullcontext()
         self._out = bytearray()
-        self._read_into = memoryview(bytearray(_CHUNK))
+        self._memory = memoryview(bytearray(_CHUNK))
         self._closed = False
         self._sent_at = self._received_at = time.monotonic()
         self._turn = threading.Lock()  # held by whoever reads
-        self._selector: selectors.BaseSelector | None = None
+        self._poll: select.poll | None = None
+        self._awaits_room = False  # whether we are told when the socket takes more
         self._driver = 0  # the thread that last read in place of the reading thread
         self._driving = False
         self._left_at = -math.inf
@@ -155,18 +156,17 @@ class Wire(ABC):
 
     def run(self) -> None:
         """Read what the broker sends, send heart-beats; return when the connection has ended."""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._sock, selectors.EVENT_READ)
-            selector.register(self._wake_receiver, selectors.EVENT_READ)
-            self._selector = selector
-            while not self._closed:
-                self._rest()
-                with self._turn:
-                    self._advance(selector, math.inf)
+        self._poll = poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._wake_receiver, select.POLLIN)
+        while not self._closed:
+            self._rest()
             with self._turn:
-                self._selector = None
-                for one in (self._sock, self._wake_receiver, self._wake_sender):
-                    one.close()
+                self._advance(poll, _LONGEST_WAIT)
+        with self._turn:
+            self._poll = None
+            for one in (self._sock, self._wake_receiver, self._wake_sender):
+                one.close()
 
     def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
         """Read on the calling thread, always the same, until something holds or for some seconds.
@@ -178,12 +178,12 @@ class Wire(ABC):
             self.wake()
             self._turn.acquire()
         try:
-            selector = self._selector
-            if selector is None:
+            poll = self._poll
+            if poll is None:
                 return False
             deadline = time.monotonic() + seconds
             while not (self._closed or until()) and (left := deadline - time.monotonic()) > 0:
-                self._advance(selector, left)
+                self._advance(poll, left)
             return not self._closed
         finally:
             self._left_at, self._driving = time.monotonic(), False
@@ -191,6 +191,8 @@ class Wire(ABC):
 
     def wait_for(self, event: Latch | threading.Event, timeout: float) -> bool:
         """Wait at most `timeout` seconds for what reading brings; return whether it has come."""
+        if event.is_set():
+            return True
         if threading.get_ident() == self._driver:
             end = time.monotonic() + timeout
             self.drive(timeout, event.is_set)
@@ -230,10 +232,10 @@ class Wire(ABC):
                 if not self._driving:
                     return
 
-    def _advance(self, selector: selectors.BaseSelector, limit: float) -> None:
+    def _advance(self, poll: select.poll, limit: float) -> None:
         """Read what there is, at most after `limit` seconds; close the connection if that fails."""
         try:
-            self._step(selector, limit)
+            self._step(poll, limit)
         except Disconnected as error:
             self.close(str(error))
         except ProtocolError as error:
@@ -245,26 +247,25 @@ class Wire(ABC):
             logger.exception("reading from %s failed", self.broker)
             self.close(f"reading from {self.broker} failed: {error!r}")
 
-    def _step(self, selector: selectors.BaseSelector, limit: float) -> None:
-        for key, events in selector.select(self._time_to_wait(limit)):
-            if key.fileobj is self._wake_receiver:
+    def _step(self, poll: select.poll, limit: float) -> None:
+        if _QUICK_ACK is not None and self._received_at > self._sent_at:
+            # A broker that leaves Nagle's algorithm on holds the rest of a message, or the next, back until
+            # we acknowledge what came before, which the kernel would put off for 40 ms. What we send does it.
+            self._sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+        wait = max(0.0, self._due() - time.monotonic())
+        for descriptor, events in poll.poll(1000 * min(wait, limit, _LONGEST_WAIT)):
+            if descriptor != self._sock.fileno():
                 self._wake_receiver.recv(4096)
-            elif events & selectors.EVENT_READ:
+            elif events != select.POLLOUT:  # an error is met, and said, by reading
                 self._read()
-        self._flush(selector)
-        self._keep_time()
+        if self._out or self._awaits_room:
+            self._flush(poll)
+        if time.monotonic() >= self._due():
+            self._keep_time()
 
     def _read(self) -> None:
         try:
-            with self._reading:
-                data = self._taken()
-                # What TLS has decrypted already, no selector announces.
-                while isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-                    data += self._taken()
-            if _QUICK_ACK is not None:
-                # A broker that leaves Nagle's algorithm on holds the rest of a message back until we
-                # acknowledge its beginning, which the kernel would put off for 40 ms.
-                self._sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+            data = self._decrypted(self._sock) if isinstance(self._sock, ssl.SSLSocket) else self._copied()
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
         if not data:
@@ -272,9 +273,16 @@ class Wire(ABC):
         self._received_at = time.monotonic()
         self._received(data)
 
-    def _taken(self) -> bytes:
+    def _copied(self) -> bytes:
         """Read into memory that we keep: new memory of this size costs more than what is read into it."""
-        return bytes(self._read_into[: self._sock.recv_into(self._read_into)])
+        return bytes(self._memory[: self._sock.recv_into(self._memory)])
+
+    def _decrypted(self, sock: ssl.SSLSocket) -> bytes:
+        with self._lock:
+            data = self._copied()
+            while sock.pending():  # what is decrypted already, the system does not announce
+                data += self._copied()
+            return data
 
     def _send(self, data: bytes) -> int:
         """Send what the socket takes. TLS wants no less the next time: so always the first `_CHUNK` bytes."""
@@ -283,7 +291,7 @@ class Wire(ABC):
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
 
-    def _flush(self, selector: selectors.BaseSelector) -> None:
+    def _flush(self, poll: select.poll) -> None:
         with self._lock:
             if self._closed:
                 return
@@ -291,15 +299,15 @@ class Wire(ABC):
                 sent = self._send(bytes(memoryview(self._out)[:_CHUNK]))
                 del self._out[:sent]
                 self._sent_at = time.monotonic()
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._out else 0)
-        if selector.get_key(self._sock).events != events:
-            selector.modify(self._sock, events)
+            awaits_room = bool(self._out)
+        if awaits_room != self._awaits_room:
+            self._awaits_room = awaits_room
+            poll.modify(self._sock, select.POLLIN | (select.POLLOUT if awaits_room else 0))
 
-    def _time_to_wait(self, limit: float) -> float | None:
+    def _due(self) -> float:
+        """When something is to be done though nothing arrives."""
         silent_at = self._received_at + self._silent_after
-        due = min(self._sent_at + self._send_every, silent_at, self._timed.due)
-        wait = min(limit, max(0.0, due - time.monotonic()))
-        return None if wait == math.inf else wait
+        return min(self._sent_at + self._send_every, silent_at, self._timed.due)
 
     def _keep_time(self) -> None:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Generator
@@ -13,44 +14,38 @@ import pytest
 from fault_brokers import ActiveMQ, EmbeddedBroker, FaultyBroker, RabbitMQ
 from fault_injections import LONG, Scale
 from real.activemq import server as activemq
-from real.packages import Unavailable, unavailable
+from real.packages import skipping_if_unavailable
 from real.rabbitmq import server as rabbitmq
+from reporting import REPORT
 from stepped_clock import SteppedClock
 
 Brokers = Callable[[Path, SteppedClock], contextlib.AbstractContextManager[FaultyBroker]]
-_REPORT = "fault report"
 
 
 @contextlib.contextmanager
-def _embedded(directory: Path, clock: SteppedClock) -> Generator[FaultyBroker]:
-    broker = EmbeddedBroker(directory, os.environ | clock.environment)
+def _running(broker: FaultyBroker, end: Callable[[], None]) -> Generator[FaultyBroker]:
     try:
         broker.start()
         yield broker
     finally:
-        broker.kill()
+        end()
 
 
-@contextlib.contextmanager
-def _activemq(directory: Path, _clock: SteppedClock) -> Generator[FaultyBroker]:
+def _embedded(directory: Path, clock: SteppedClock) -> contextlib.AbstractContextManager[FaultyBroker]:
+    broker = EmbeddedBroker(directory, os.environ | clock.environment)
+    return _running(broker, broker.kill)
+
+
+def _activemq(directory: Path, _clock: SteppedClock) -> contextlib.AbstractContextManager[FaultyBroker]:
     activemq.install()
     broker = ActiveMQ(directory)
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.kill()
+    return _running(broker, broker.kill)
 
 
-@contextlib.contextmanager
-def _rabbitmq(directory: Path, _clock: SteppedClock) -> Generator[FaultyBroker]:
+def _rabbitmq(directory: Path, _clock: SteppedClock) -> contextlib.AbstractContextManager[FaultyBroker]:
     rabbitmq.install()
     broker = RabbitMQ(directory)
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.close()
+    return _running(broker, broker.close)
 
 
 BROKERS: dict[str, Brokers] = {"embedded": _embedded, "activemq": _activemq, "rabbitmq": _rabbitmq}
@@ -72,13 +67,8 @@ def broker(broker_name: str, clock: SteppedClock, tmp_path: Path) -> Generator[F
     """A broker of this test's own, running."""
     directory = tmp_path / "broker"
     directory.mkdir()
-    with contextlib.ExitStack() as stack:
-        try:
-            running = stack.enter_context(BROKERS[broker_name](directory, clock))
-        except Unavailable as error:
-            unavailable(str(error))
-        else:
-            yield running
+    with skipping_if_unavailable(), BROKERS[broker_name](directory, clock) as running:
+        yield running
 
 
 @pytest.fixture
@@ -99,22 +89,13 @@ def scale() -> Scale:
     return LONG if os.environ.get("PARVIS_FAULTS") == "long" else Scale()
 
 
+@pytest.fixture(autouse=True)
+def _no_news_of_deaths(caplog: pytest.LogCaptureFixture) -> None:
+    """Keep it out of the report of a failure that services died: they were killed."""
+    caplog.set_level(logging.ERROR, "parvis.supervisor")
+
+
 @pytest.fixture
 def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Takes lines that are printed when all tests are over."""
-    return lambda line: record_property(_REPORT, line)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the report, whichever process the tests ran in."""
-    ended = [
-        one
-        for outcome in ("passed", "failed")
-        for one in terminalreporter.stats.get(outcome, [])
-        if one.when == "call"
-    ]
-    lines = [line for one in ended for name, line in one.user_properties if name == _REPORT]
-    if lines:
-        terminalreporter.section("faults, and how they were recovered from")
-        for line in lines:
-            terminalreporter.write_line(line)
+    return lambda line: record_property(REPORT, line)

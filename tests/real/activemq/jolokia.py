@@ -10,14 +10,23 @@ from pathlib import Path
 
 import pytest
 
+from real import packages
 from real.activemq import server
 from real.activemq.server import ActiveMQ
 from real.daemon import free_ports
-from real.packages import install
 
 _JAVA = Path("/usr/share/java")
 _LIBRARIES = (_JAVA / "jolokia-core.jar", _JAVA / "json-simple.jar")
 _SOURCE = Path(__file__).with_name("JolokiaAgent.java")
+
+
+def install() -> None:
+    """Install what the agent needs if it is not there.
+
+    Raises:
+        Unavailable: It cannot be installed.
+    """
+    packages.install(_is_there, "libjolokia-core-java", "libjson-simple-java", "default-jdk-headless")
 
 
 def agent(directory: Path) -> Path:
@@ -26,7 +35,7 @@ def agent(directory: Path) -> Path:
     Raises:
         Unavailable: What it needs is not there and cannot be installed.
     """
-    install(_is_there, "libjolokia-core-java", "libjson-simple-java", "default-jdk-headless")
+    install()
     libraries = ":".join(map(str, _LIBRARIES))
     subprocess.run(["javac", "-cp", libraries, "-d", str(directory), str(_SOURCE)], check=True)
     manifest = directory / "manifest"

@@ -13,7 +13,6 @@ import string
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from real import packages
-from real.daemon import Starter, end, free_ports, make_certificates, openssl
+from real.daemon import Starter, end, free_ports, make_certificates, openssl, wait_for_start
 
 HERE = Path(__file__).parent
 LIBRARIES = Path("/usr/share/activemq/lib")
@@ -29,7 +28,6 @@ MAP_LIBRARIES = (Path("/usr/share/java/jettison.jar"), Path("/usr/share/java/xst
 USERNAME = "parvis"
 PASSWORD = "parvis-test"
 _STORE_PASSWORD = "changeit"
-_START_TIMEOUT = 90.0
 
 
 def install() -> None:
@@ -94,12 +92,7 @@ class ActiveMQ:
         command += ["-cp", ":".join(map(str, libraries)), "org.apache.activemq.console.Main"]
         command += ["start", f"xbean:file:{conf / 'activemq.xml'}"]
         process = self._process = self._starter.start(command, self.log_file)
-        deadline = time.monotonic() + _START_TIMEOUT
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"ActiveMQ did not start: {self.log_file.read_text()[-2000:]}")
-            time.sleep(0.1)
+        wait_for_start("ActiveMQ", process, self._answers, self.log_file)
 
     def stop(self) -> None:
         """Stop in good order."""

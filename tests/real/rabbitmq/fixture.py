@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 
-from real.packages import Unavailable, unavailable
+from real.packages import skipping_if_unavailable
 from real.rabbitmq.server import RabbitMQ, running
 from real.rabbitmq.vhost import VirtualHost, virtual_host
 
@@ -15,13 +14,8 @@ from real.rabbitmq.vhost import VirtualHost, virtual_host
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[RabbitMQ]:
     """A RabbitMQ of this test session's own; whoever stops it starts it again."""
-    with ExitStack() as stack:
-        try:
-            broker = stack.enter_context(running())
-        except Unavailable as error:
-            unavailable(str(error))
-        else:
-            yield broker
+    with skipping_if_unavailable(), running() as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +25,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from real import packages
-from real.daemon import Starter, end, free_ports, make_certificates
+from real.daemon import Starter, end, free_ports, make_certificates, wait_for_start
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 USERNAME = "parvis"
 PASSWORD = "parvis-test"
-_START_TIMEOUT = 90.0
 
 
 def install() -> None:
@@ -87,12 +85,7 @@ class RabbitMQ:
             self._epmd = self._starter.start(epmd, self.log_file)
         command = [str(PROGRAMS / "rabbitmq-server")]
         process = self._process = self._starter.start(command, self.log_file, self._environment())
-        deadline = time.monotonic() + _START_TIMEOUT
-        while not self._answers():
-            if process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"RabbitMQ did not start: {self.log_file.read_text()[-2000:]}")
-            time.sleep(0.1)
+        wait_for_start("RabbitMQ", process, self._answers, self.log_file)
 
     def stop(self) -> None:
         """Stop in good order."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,9 +21,7 @@ pytestmark = pytest.mark.real("rabbitmq")
 
 
 @pytest.fixture(autouse=True)
-def _site(vhost: VirtualHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(("PARVIS_", "ZOCALO_"))]:
-        monkeypatch.delenv(name)
+def _site(unconfigured: None, vhost: VirtualHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PARVIS_FALLBACK_LOCATION", str(tmp_path / "drop"))
     for name, value in vhost.environment().items():
         monkeypatch.setenv(name, value)

@@ -41,7 +41,7 @@ def collection_with_relations(database: Database, count: int) -> int:
     dcid = made.rotation(database, group, wavelength=1.0)
     for number in range(2, count + 2):
         made.rotation(database, group, number=number)
-    protein = made.insert(database, "Protein", proposalId=1, name="lysozyme")
+    protein = made.protein(database, "lysozyme")
     for _ in range(count // 10):
         other = made.sample(database, protein=protein)
         made.insert(database, "BLSampleGroup_has_BLSample", blSampleGroupId=bundle, blSampleId=other)
@@ -186,7 +186,7 @@ def test_an_incomplete_cell_is_none(scratch: Database) -> None:
 def test_energy_scan_of_another_crystal_of_the_protein(
     scratch: Database, energy: float, expected: dict[str, object]
 ) -> None:
-    session, protein = made.session(scratch), made.insert(scratch, "Protein", proposalId=1, name="p")
+    session, protein = made.session(scratch), made.protein(scratch)
     mine, other = made.sample(scratch, protein=protein), made.sample(scratch, protein=protein)
     scan = made.insert(
         scratch, "EnergyScan", sessionId=session, blSampleId=other, element="Se", peakEnergy=12660.0,
@@ -200,7 +200,7 @@ def test_energy_scan_of_another_crystal_of_the_protein(
 
 
 def test_scans_of_the_sample_itself_go_first(scratch: Database) -> None:
-    session, protein = made.session(scratch), made.insert(scratch, "Protein", proposalId=1, name="p")
+    session, protein = made.session(scratch), made.protein(scratch)
     mine, other = made.sample(scratch, protein=protein), made.sample(scratch, protein=protein)
     edges = {"element": "Zn", "sessionId": session}
     made.insert(scratch, "EnergyScan", blSampleId=other, peakEnergy=9660, inflectionEnergy=9655, **edges)

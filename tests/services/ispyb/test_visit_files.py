@@ -132,7 +132,7 @@ def test_sample_groups_that_users_wrote(scratch: Database, visit: Path) -> None:
 def models_of(
     database: Database, visit: Path, *rows: Mapping[str, str | None]
 ) -> list[dict[str, str | None]]:
-    protein = made.insert(database, "Protein", proposalId=1, name="thaumatin")
+    protein = made.protein(database)
     for row in rows:
         model = made.insert(database, "PDB", **row)
         made.insert(database, "Protein_has_PDB", proteinid=protein, pdbid=model)

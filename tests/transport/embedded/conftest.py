@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from parvis.transport.embedded import BrokerThread
-from raw_stomp import RawClient
-
-Connect = Callable[..., RawClient]
+from raw_stomp import Connect, RawClient
 
 
 @pytest.fixture

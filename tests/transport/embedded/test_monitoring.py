@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from parvis.transport.embedded import BrokerThread
-from raw_stomp import RawClient
+from raw_stomp import Connect, RawClient
 from waiting import wait_until
 
-Connect = Callable[..., RawClient]
 ACTIVEMQ_KINDS = {
     "size": "long",
     "inflightCount": "long",

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import pytest
 
 from parvis.transport.embedded import Broker, BrokerError, BrokerThread, Settings
-from raw_stomp import RawClient
+from raw_stomp import Connect, RawClient
 from waiting import wait_until
-
-Connect = Callable[..., RawClient]
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from parvis.transport.embedded import BrokerThread
-from raw_stomp import RawClient
+from raw_stomp import Connect, RawClient, sizes
 from waiting import wait_until
 
-Connect = Callable[..., RawClient]
 T = {"transaction": "t"}
 
 
 def size(broker: BrokerThread, name: str) -> tuple[int, int]:
     """Size and number in flight of a queue."""
-    return next(((s.size, s.in_flight) for s in broker.statistics() if s.name == f"/queue/{name}"), (0, 0))
+    return sizes(broker).get(name, (0, 0))
 
 
 @pytest.fixture

@@ -56,18 +56,6 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, offset: An
 
 
 @_operation
-def load_word(typing_context: Any, array: Any, offset: Any) -> Any:  # noqa: ARG001
-    """The 64-bit little-endian word at any byte `offset` of a byte array."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(64)
-        address = _address(context, builder, signature.args[0], arguments[0], arguments[1], word)
-        return builder.load(address, align=1)
-
-    return types.uint64(array, types.int64), generate
-
-
-@_operation
 def copy_wide(
     typing_context: Any,  # noqa: ARG001
     target: Any,
