@@ -188,6 +188,11 @@ def chosen(letters: Sequence[DeadLetter], name: str) -> DeadLetter:
     )
 
 
+def check_reason(wanted: str) -> None:
+    """Raise ValueError if `Wanted.reason` is to be a regular expression, and is none."""
+    _says("", wanted)
+
+
 def _says(reason: str, wanted: str) -> bool:
     if len(wanted) > 2 and wanted[0] == wanted[-1] == "/":
         try:

@@ -7,7 +7,7 @@ is sent follows from the name of the message that caused it, and from its place 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Final

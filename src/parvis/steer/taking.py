@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from parvis.observe.dead_letter_search import Listing, Wanted, numbered
 from parvis.observe.dead_letters import DeadLetter, content_name, of_message
-from parvis.observe.queue_figures import LONGEST_PEEK
+from parvis.observe.queue_figures import LONGEST_PEEK, is_dead_letters
 from parvis.transport.base import Disconnected, Message, Send, Transport
 
 #: Seconds without a message after which there are no more.
@@ -49,6 +51,27 @@ def look(
     finally:
         transport.unsubscribe(subscription)
     return list(found.values())
+
+
+def find_by_taking(transport: Transport, wanted: Wanted, silence: float = SILENCE) -> Listing:
+    """As `find`, on a broker that lets nobody look; without names of queues, on a STOMP broker only.
+
+    Raises:
+        TransportError: As `look`.
+        ValueError: As `find`.
+    """
+    names = [_whole_name(queue, wanted.namespace) for queue in wanted.queues]
+    names = names or [f"DLQ.{wanted.namespace}.>" if wanted.namespace else "DLQ.>"]
+    letters = [letter for name in names for letter in look(transport, name, silence=silence)]
+    held = dict(Counter(letter.queue for letter in letters))
+    return Listing(numbered(filter(wanted.matches, letters)), held, {})
+
+
+def _whole_name(queue: str, namespace: str) -> str:
+    if is_dead_letters(queue):
+        return queue
+    inside = not namespace or queue.startswith(f"{namespace}.")
+    return f"DLQ.{queue}" if inside else f"DLQ.{namespace}.{queue}"
 
 
 def take(
