@@ -219,7 +219,7 @@ def test_a_full_disk_is_told_and_outlived(tmp_path: Path) -> None:
                 kept += texts
                 for text in texts:
                     connection.sendall(json.dumps({"short_message": text}).encode() + b"\0")
-                wait_until(lambda: is_all_kept() or "full" in collector.said, 20, "the records")
+                wait_until(lambda: is_all_kept() or "disk is full" in collector.said, 20, "the records")
                 assert len(kept) < 1_000, "the disk was not full"
             unlimited = resource.RLIM_INFINITY
             resource.prlimit(collector.process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))

@@ -220,6 +220,8 @@ class RecordsWriter(Records):
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             database.execute(f"PRAGMA journal_size_limit = {_LARGEST_LOG}")
+            # What is thrown away need not be overwritten: that takes ten times as long.
+            database.execute("PRAGMA secure_delete = OFF")
         except BaseException:
             database.close()
             raise
