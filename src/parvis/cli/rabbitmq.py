@@ -96,6 +96,7 @@ def configure(
 def _for_services(
     config: Config, queues: tuple[str, ...], priority_queues: tuple[str, ...], vhost: str | None
 ) -> list[Resource]:
+    from parvis.observe import hops
     from parvis.service.registry import BrokenService, find_services, load_service
     from parvis.transport.amqp_layout import for_services
     from parvis.transport.base import check_destination
@@ -113,7 +114,7 @@ def _for_services(
         else:
             names[loaded.queue] = loaded.exclusive
     here = vhost or (config.pika or PikaSettings()).vhost
-    return for_services(here, names, by_priority)
+    return for_services(here, names, by_priority, [hops.QUEUE] if hops.reports_hops(config) else [])
 
 
 def _carry_out(broker: Management, changes: list[Change], *, dry_run: bool, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, cast
 
 from parvis.transport.amqp_messages import (
     DEAD,
+    DISPOSABLE_ARGUMENTS,
     delay_arguments,
     delay_milliseconds,
     delay_name,
@@ -90,7 +91,10 @@ def binding(
 
 
 def for_services(
-    vhost: str, queues: Mapping[str, bool], priority_queues: Iterable[str] = ()
+    vhost: str,
+    queues: Mapping[str, bool],
+    priority_queues: Iterable[str] = (),
+    disposable_queues: Iterable[str] = (),
 ) -> list[Resource]:
     """What services need.
 
@@ -98,8 +102,10 @@ def for_services(
         vhost: Where.
         queues: Name of each queue, and whether only one consumer at a time gets its messages.
         priority_queues: Those that are to deliver by priority: classic queues, as quorum queues cannot.
+        disposable_queues: Those whose messages are dropped when they are too late.
     """
     wanted = [exchange(vhost, name, "fanout") for name in BROADCASTS]
+    wanted += [queue(vhost, name, DISPOSABLE_ARGUMENTS) for name in disposable_queues]
     by_priority = set(priority_queues)
     for name, exclusive in {**dict.fromkeys(by_priority, False), **queues}.items():
         arguments = queue_arguments(name, exclusive=exclusive)

@@ -22,6 +22,7 @@ RECIPE_HEADER: Final = "workflows-recipe"
 ID_HEADER: Final = "parvis-id"
 ORIGIN: Final = "original-destination"
 DEAD: Final = "dlq."
+DISPOSABLE_ARGUMENTS: Final = {"x-queue-type": "quorum"}
 DELAY: Final = "parvis.delay."
 ONE_OFF_EXCHANGE: Final = "amq.direct"
 DELIVERY_LIMIT: Final = 20
@@ -183,8 +184,7 @@ def dead_letter_queue(name: str) -> Declaration:
 
 def disposable_queue(name: str) -> Declaration:
     """A queue whose messages are dropped when they are too late."""
-    arguments = {"x-queue-type": "quorum"}
-    make = [spec.Queue.Declare(queue=name, durable=True, arguments=arguments)]
+    make = [spec.Queue.Declare(queue=name, durable=True, arguments=dict(DISPOSABLE_ARGUMENTS))]
     return replace(work_queue(name), make=make, settles=_SETTLES)
 
 
