@@ -97,8 +97,10 @@ class Observers:
         """As `Observer.closing`, of all together."""
         sends: list[Send] = []
         for observer in self._closing:
-            with _guarded(observer):
+            try:
                 sends += observer.closing(handled)
+            except Exception:
+                logger.exception(_FAILED, type(observer).__name__)
         return sends
 
     def committed(self, handled: Sequence[Handled]) -> None:
