@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from parvis.config import Config, ConfigError, PikaSettings, StompSettings
+from parvis.observe.gelf_message import read_gelf
 from parvis.observe.logs import log_context, recipe_context, set_up_logging
 from parvis.observe.site_logging import DowngradeFilter
 
@@ -270,3 +272,23 @@ def test_downgrade_bounds_must_be_in_order():
 
 def test_repr_of_a_configuration_has_no_secret():
     assert "hunter22" not in repr(replace(Config(), stomp=StompSettings(password="hunter22")))
+
+
+def test_the_collector_is_sent_records_without_secrets() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as collector:
+        collector.bind(("127.0.0.1", 0))
+        collector.settimeout(10)
+        address = f"127.0.0.1:{collector.getsockname()[1]}"
+        storage = {"parvis.records.collector": address, "parvis.graylog.token": "s3cret-token"}
+        set_up_logging(Config(storage=storage), io.StringIO())
+        with recipe_context("8e2e8e3c-1"):
+            logging.getLogger("parvis.service.Test").debug("too little")
+            logging.getLogger("parvis.service.Test").info("asked with s3cret-token")
+        one = read_gelf(collector.recv(65_536))
+    assert (one.message, one.recipe_id) == ("asked with ***", "8e2e8e3c-1")
+
+
+@pytest.mark.parametrize("address", ["here", "here:", ":1", "here:x", "here:70000"])
+def test_an_address_of_a_collector_is_checked(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"parvis\.records\.collector must be host:port"):
+        set_up_logging(Config(storage={"parvis.records.collector": address}), io.StringIO())
