@@ -5,24 +5,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from parvis.cli.dlq_choice import Choice, complain, confirm, find_letters, need_choice, pick, with_choice
-from parvis.cli.options import json_option, with_config
+from parvis.cli.dlq_choice import (
+    Choice,
+    complain,
+    confirm,
+    find_letters,
+    need_choice,
+    pick,
+    take_all,
+    with_choice,
+)
+from parvis.cli.dlq_told import Teller
 from parvis.config import Config
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from parvis.observe.dead_letter_search import Listing
     from parvis.observe.dead_letters import DeadLetter
     from parvis.observe.queue_figures import QueueFigures
-    from parvis.steer.dead_letters import Done
     from parvis.steer.preview import Prospect
     from parvis.transport.base import Transport
 
-T = TypeVar("T")
 _LOCATION = "zocalo.dlq.purge_location"
 
 _all_option = click.option("--all", "everything", is_flag=True, help="All that there are.")
@@ -65,8 +73,6 @@ Examples:
 )
 @click.option("--all", "every", is_flag=True, help="Show every letter.")
 @with_choice
-@json_option
-@with_config()
 def list_letters(every: bool, as_json: bool, choice: Choice, config: Config) -> None:
     """Show the dead letters by queue and reason. Nothing is taken.
 
@@ -101,8 +107,6 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[LETTER]...")
 @click.option("--full", is_flag=True, help="Leave nothing out, and show the recipe, too.")
 @with_choice
-@json_option
-@with_config()
 def show(names: tuple[str, ...], full: bool, as_json: bool, choice: Choice, config: Config) -> None:
     """Show dead letters: reason and traceback, then what they are. Nothing is taken."""
     need_choice(names, choice, everything=False)
@@ -130,8 +134,6 @@ Examples:
 @_all_option
 @_location_option
 @with_choice
-@json_option
-@with_config()
 def export(
     names: tuple[str, ...],
     everything: bool,
@@ -148,7 +150,7 @@ def export(
     complain(listing)
     letters = pick(listing, names)
     _need_some(letters)
-    told = _Teller(as_json)
+    told = Teller(as_json)
     try:
         write(letters, _place(location, config), told)
     finally:
@@ -169,8 +171,6 @@ Examples:
 @_location_option
 @_wait_option
 @with_choice
-@json_option
-@with_config()
 def purge(
     names: tuple[str, ...],
     everything: bool,
@@ -193,9 +193,17 @@ def purge(
     complain(listing)
     letters = pick(listing, names)
     _need_some(letters)
-    confirm(f"Take {_counted(letters)} out of the queue, into files in {directory}?", yes=yes)
-    told = _Teller(as_json)
-    _act(config, told, lambda transport: take(transport, letters, directory, told, silence))
+    confirm(f"Take {_counted(letters, listing)} out of the queue, into files in {directory}?", yes=yes)
+    told = Teller(as_json)
+
+    def act(transport: Transport) -> list[DeadLetter]:
+        return take_all(
+            letters,
+            lambda some: take(transport, some, directory, told, silence),
+            more=None if names or not listing.has_more else lambda: find_letters(config, choice)[0],
+        )
+
+    _act(config, told, act)
 
 
 @dlq.command(
@@ -225,8 +233,6 @@ Examples:
     help="Pause between two.",
 )
 @with_choice
-@json_option
-@with_config()
 def reinject(
     names: tuple[str, ...],
     everything: bool,
@@ -248,7 +254,7 @@ def reinject(
     from parvis.steer.dead_letters import reinject as send
 
     _check(destination)
-    told = _Teller(as_json)
+    told = Teller(as_json)
     files = as_files(names, is_open=choice.is_any and not everything)
     if files is not None:
         prospects = _foresee(config, [one.letter for one in files], _figures(config), destination)
@@ -266,12 +272,16 @@ def reinject(
     _show_prospects(prospects, as_json=as_json and dry_run, quiet=as_json)
     if dry_run:
         return
-    confirm(f"Send {_counted(letters)} in again?", yes=yes)
-    _act(
-        config,
-        told,
-        lambda transport: send(transport, letters, told, destination=destination, pause=pause),
-    )
+    confirm(f"Send {_counted(letters, listing)} in again?", yes=yes)
+
+    def act(transport: Transport) -> list[DeadLetter]:
+        return take_all(
+            letters,
+            lambda some: send(transport, some, told, destination=destination, pause=pause),
+            more=None if names or not listing.has_more else lambda: find_letters(config, choice)[0],
+        )
+
+    _act(config, told, act)
 
 
 @dlq.command(
@@ -286,8 +296,6 @@ Examples:
 @_location_option
 @click.option("--keep", is_flag=True, help="Leave it a dead letter, with the change.")
 @with_choice
-@json_option
-@with_config()
 def edit(
     name: str, yes: bool, location: Path | None, keep: bool, as_json: bool, choice: Choice, config: Config
 ) -> None:
@@ -313,7 +321,7 @@ def edit(
             _foresee(config, [with_content(letter, body)], figures, None), as_json=False, quiet=as_json
         )
     confirm("Put the changed letter back?" if keep else "Send it in again?", yes=yes)
-    told = _Teller(as_json)
+    told = Teller(as_json)
     act = put_back if keep else send_back
     directory = _place(location, config)
     _act(
@@ -323,36 +331,7 @@ def edit(
     )
 
 
-class _Teller:
-    """Says what was done: in lines for people, or as one JSON list at the end."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-        self._done: list[dict[str, object]] = []
-
-    def __call__(self, done: Done) -> None:
-        from parvis.recipe.problem import printable
-
-        letter = done.letter
-        file = None if done.file is None else str(done.file)
-        entry: dict[str, object] = {
-            "identity": letter.identity,
-            "from": letter.queue,
-            "file": file,
-            "queue": done.queue,
-        }
-        self._done.append(entry)
-        if not self._as_json:
-            where = [text for text in (file, done.queue and f"queue {done.queue}") if text]
-            click.echo(f"{printable(letter.short_id, 60)} → {printable(', '.join(where), 500)}")
-
-    def end(self, **more: object) -> None:
-        """Print what is printed at the end."""
-        if self._as_json:
-            _print_json({"done": self._done, **more})
-
-
-def _act(config: Config, told: _Teller, act: Callable[[Transport], Sequence[DeadLetter]]) -> None:
+def _act(config: Config, told: Teller, act: Callable[[Transport], Sequence[DeadLetter]]) -> None:
     """Do something with a connection to the broker; exit code 1 if a letter was not there."""
     from parvis.recipe.problem import printable
 
@@ -423,8 +402,9 @@ def _check(destination: str | None) -> None:
         raise click.UsageError(str(error)) from None
 
 
-def _counted(letters: Sequence[DeadLetter]) -> str:
-    return "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
+def _counted(letters: Sequence[DeadLetter], listing: Listing) -> str:
+    count = "1 dead letter" if len(letters) == 1 else f"{len(letters)} dead letters"
+    return f"{count}, and those of their kind behind them," if listing.has_more else count
 
 
 def _need_some(letters: Sequence[object]) -> None:

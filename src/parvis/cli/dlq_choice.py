@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parvis.cli.durations import read_duration
+from parvis.cli.options import json_option, with_config
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ class Choice:
 
 
 def with_choice(function: Function) -> Function:
-    """Give a command the options that choose dead letters, and the `choice` that they make."""
+    """Give a command `choice`, `config` and `as_json`, and the options that make them."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, config: Config, **given: Any) -> Any:
         return function(*args, config=config, choice=_choice(given, config), **given)
 
-    decorated: Function = wrapper
+    decorated: Function = json_option(with_config()(wrapper))
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
@@ -136,6 +137,32 @@ def pick(listing: Listing, names: Sequence[str]) -> list[DeadLetter]:
     except LookupError as error:
         raise click.ClickException(str(error)) from None
     return list({letter.number: letter for letter in found}.values())
+
+
+def take_all(
+    letters: Sequence[DeadLetter],
+    act: Callable[[Sequence[DeadLetter]], list[DeadLetter]],
+    more: Callable[[], Listing] | None,
+) -> list[DeadLetter]:
+    """Do something with dead letters, and with those behind them that come into sight when they are gone.
+
+    Args:
+        letters: The first of them.
+        act: Does it; returns those that were not there any more.
+        more: Looks again; None if these are all.
+
+    Returns:
+        Those that were not there any more.
+    """
+    done: set[str] = set()  # what dies again is not to go round and round
+    missing: list[DeadLetter] = []
+    while letters:
+        gone = act(letters)
+        missing += gone
+        done.update(letter.identity for letter in letters)
+        listing = more() if more is not None and len(gone) < len(letters) else None
+        letters = [one for one in listing.letters if one.identity not in done] if listing else []
+    return missing
 
 
 def complain(listing: Listing) -> None:

@@ -6,28 +6,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from parvis.cli.dlq_told import Teller
     from parvis.config import Config
-    from parvis.steer.dead_letters import Done
     from parvis.steer.exported import Exported
 
 _MOST_NAMES = 100_000
-
-
-class Teller(Protocol):
-    """Says what was done."""
-
-    def __call__(self, done: Done) -> None:
-        """Say that a letter was sent in again."""
-        ...
-
-    def end(self, **more: object) -> None:
-        """Say what is said at the end."""
-        ...
 
 
 def as_files(names: Sequence[str], *, is_open: bool) -> list[Exported] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from parvis.observe.dead_letter_search import Group, Listing, grouped
+from parvis.observe.dead_letters import times
 from parvis.observe.message_text import age_text, sections, summary
 from parvis.observe.queue_figures import PeekedMessage
 from parvis.recipe.problem import printable
@@ -69,7 +70,7 @@ def _ages(ages: Sequence[float]) -> str:
 
 
 def _content(letter: DeadLetter) -> str:
-    again = f"sent in again {letter.reinjected} times before  " if letter.reinjected else ""
+    again = f"sent in again {times(letter.reinjected)} before  " if letter.reinjected else ""
     return again + printable(summary(_message(letter)), 100)
 
 
@@ -97,12 +98,12 @@ def _circumstances(letter: DeadLetter) -> Iterator[str]:
         yield f"at     {clock} ({age_text(letter.age or 0)} ago)"
     if letter.service:
         yield f"by     {printable(letter.service, 100)}  {printable(letter.host, 100)}".rstrip()
-    tries = "" if letter.tries is None else f"tried {letter.tries} times"
+    tries = "" if letter.tries is None else f"tried {times(letter.tries)}"
     told = ", ".join(part for part in (printable(letter.result, 100), tries) if part)
     if told:
         yield f"how    {told}"
     if letter.reinjected:
-        yield f"again  it was sent in again {letter.reinjected} times before"
+        yield f"again  it was sent in again {times(letter.reinjected)} before"
 
 
 def _block(title: str, lines: Sequence[str], style: str = "") -> Iterator[Text]:

@@ -77,11 +77,13 @@ class Listing:
         letters: Those that are wanted, by queue, the oldest first.
         held: How many there are in each queue of dead letters, wanted or not, by its whole name.
         problems: Queues that could not be looked into, and why; or not to their end.
+        has_more: Whether more may be found once these are gone.
     """
 
     letters: Sequence[DeadLetter]
     held: Mapping[str, int]
     problems: Mapping[str, str]
+    has_more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def find(
     queues = dead_letter_queues(source.figures(), wanted)
     letters: list[DeadLetter] = []
     problems: dict[str, str] = {}
+    has_more = False
     for queue in queues:
         try:
             peeked = source.peek(queue.absolute, most, at_a_price=at_a_price)
@@ -127,8 +130,9 @@ def find(
         letters += [letter for one in peeked if wanted.matches(letter := of_peeked(one))]
         if len(peeked) >= most and (queue.held or 0) > most:
             problems[queue.absolute] = f"only the first {most} of {queue.held} were looked at"
+            has_more = True
     held = {queue.absolute: queue.held or 0 for queue in queues}
-    return Listing(numbered(letters), held, problems)
+    return Listing(numbered(letters), held, problems, has_more)
 
 
 def numbered(letters: Iterable[DeadLetter]) -> list[DeadLetter]:

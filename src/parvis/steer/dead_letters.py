@@ -52,6 +52,7 @@ class Done:
 
 
 Told = Callable[[Done], None]
+_Settled = tuple[Sequence[Send], Done]
 
 
 def export(letters: Iterable[DeadLetter], directory: Path, told: Told) -> None:
@@ -90,7 +91,7 @@ def purge(
         transport: Connected.
         letters: As they were found.
         directory: Where: see `exported.write`.
-        told: Called with each when it has left its queue, or is about to.
+        told: Called with each when it has left its queue.
         silence: Seconds to wait for a message.
 
     Returns:
@@ -101,11 +102,10 @@ def purge(
         TransportError: The broker refuses, or is away for too long.
     """
 
-    def keep(letter: DeadLetter, message: Message) -> Sequence[Send]:
-        told(Done(letter, file=write(message.headers, message.body, _file_id(letter), directory)))
-        return ()
+    def keep(letter: DeadLetter, message: Message) -> _Settled:
+        return (), Done(letter, file=write(message.headers, message.body, _file_id(letter), directory))
 
-    return _by_queue(transport, letters, keep, silence)
+    return _by_queue(transport, letters, keep, told, silence)
 
 
 def reinject(
@@ -122,7 +122,7 @@ def reinject(
     Args:
         transport: Connected.
         letters: As they were found.
-        told: Called with each when it is about to be sent.
+        told: Called with each when the broker has confirmed it.
         destination: Whole name of a queue; by default each goes to that which it died in.
         pause: Seconds between two.
         silence: Seconds to wait for a message.
@@ -138,16 +138,15 @@ def reinject(
         target_of(letter, destination)
     first = True
 
-    def send(letter: DeadLetter, message: Message) -> Sequence[Send]:
+    def send(letter: DeadLetter, message: Message) -> _Settled:
         nonlocal first
         if not first:
             time.sleep(pause)
         first = False
         again = renewed(letter, destination, headers=message.headers, body=message.body)
-        told(Done(letter, queue=again.destination))
-        return [again]
+        return [again], Done(letter, queue=again.destination)
 
-    return _by_queue(transport, letters, send, silence)
+    return _by_queue(transport, letters, send, told, silence)
 
 
 def send_back(
@@ -165,29 +164,28 @@ def send_back(
     `reinject`.
     """
 
-    def change(found: DeadLetter, message: Message) -> Sequence[Send]:
+    def change(found: DeadLetter, message: Message) -> _Settled:
         file = write(message.headers, message.body, _file_id(letter), directory)
         again = renewed(found, destination, headers=message.headers, body=body)
-        told(Done(found, file=file, queue=again.destination))
-        return [again]
+        return [again], Done(found, file=file, queue=again.destination)
 
-    return not _by_queue(transport, [letter], change, SILENCE)
+    return not _by_queue(transport, [letter], change, told, SILENCE)
 
 
 def put_back(transport: Transport, letter: DeadLetter, body: bytes, directory: Path, told: Told) -> bool:
     """As `send_back`, but it stays a dead letter, with the new body and all its headers."""
 
-    def change(found: DeadLetter, message: Message) -> Sequence[Send]:
+    def change(found: DeadLetter, message: Message) -> _Settled:
         file = write(message.headers, message.body, _file_id(letter), directory)
-        told(Done(found, file=file, queue=found.queue))
         headers = own_headers(message.headers) | {IDENTITY: found.identity}
         if _ORIGIN in message.headers:
             headers[_ORIGIN] = message.headers[_ORIGIN]
         elif found.origin:
             headers[_ORIGIN] = found.origin
-        return [Send(found.queue, body, headers, absolute=True)]
+        done = Done(found, file=file, queue=found.queue)
+        return [Send(found.queue, body, headers, absolute=True)], done
 
-    return not _by_queue(transport, [letter], change, SILENCE)
+    return not _by_queue(transport, [letter], change, told, SILENCE)
 
 
 def renewed(
@@ -255,13 +253,14 @@ def headers_of(letter: DeadLetter) -> dict[str, str]:
 def _by_queue(
     transport: Transport,
     letters: Sequence[DeadLetter],
-    settle: Callable[[DeadLetter, Message], Sequence[Send]],
+    settle: Callable[[DeadLetter, Message], _Settled],
+    told: Told,
     silence: float,
 ) -> list[DeadLetter]:
     missing: list[DeadLetter] = []
     in_order = sorted(letters, key=lambda one: (one.queue, one.number))
     for queue, members in groupby(in_order, key=lambda one: one.queue):
-        missing += take(transport, queue, list(members), settle, silence)
+        missing += take(transport, queue, list(members), settle, told, silence)
     return missing
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from parvis.observe.dead_letters import DeadLetter
+from parvis.observe.dead_letters import DeadLetter, times
 from parvis.observe.queue_figures import QueueFigures, local_name
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message
 from parvis.recipe.graph import Recipe
@@ -123,8 +123,7 @@ def _warnings(letter: DeadLetter, queue: str, listeners: int | None) -> Iterator
     if listeners == 0:
         yield f"nobody listens to {printable(queue, 255)} now: it waits there"
     if letter.reinjected:
-        times = "once" if letter.reinjected == 1 else f"{letter.reinjected} times"
-        yield f"it was sent in again {times} before, and died again"
+        yield f"it was sent in again {times(letter.reinjected)} before, and died again"
     if not letter.is_whole:
         yield "it is too long to be looked at as a whole"
 

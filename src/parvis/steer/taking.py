@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, TypeVar
 
 from parvis.observe.dead_letter_search import Listing, Wanted, numbered
 from parvis.observe.dead_letters import DeadLetter, content_name, of_message
@@ -20,7 +20,7 @@ _WINDOW: Final = 2 * LONGEST_PEEK
 _LOOK: Final = 0.5
 _PATIENCE: Final = 60.0
 
-Settle = Callable[[DeadLetter, Message], Sequence[Send]]
+T = TypeVar("T")
 
 
 def look(
@@ -75,7 +75,12 @@ def _whole_name(queue: str, namespace: str) -> str:
 
 
 def take(
-    transport: Transport, queue: str, wanted: Sequence[DeadLetter], settle: Settle, silence: float = SILENCE
+    transport: Transport,
+    queue: str,
+    wanted: Sequence[DeadLetter],
+    settle: Callable[[DeadLetter, Message], tuple[Sequence[Send], T]],
+    told: Callable[[T], None],
+    silence: float = SILENCE,
 ) -> list[DeadLetter]:
     """Take dead letters out of a queue, each in a transaction with what is sent in its place.
 
@@ -87,8 +92,9 @@ def take(
         queue: The whole name of the queue.
         wanted: Which, as they were found in it.
         settle: Called with each letter, as it was found, and the message, before that is acknowledged: does
-            what must be done before, and returns what is to be sent. What it raises ends this, and the
-            message stays where it is.
+            what must be done before, and returns what is to be sent, and what `told` is to hear. What it
+            raises ends this, and the message stays where it is.
+        told: Called when the broker has confirmed that a letter has left.
         silence: Seconds to wait for a message.
 
     Returns:
@@ -109,12 +115,14 @@ def take(
             letter = _same(missing, message, queue)
             if letter is None:
                 continue
+            sends, done = settle(letter, message)
             try:
-                transport.commit([message], settle(letter, message))
+                transport.commit([message], sends)
             except Disconnected:
                 _wait(transport)  # it comes again, unless the broker heard of it
             else:
                 missing.remove(letter)
+                told(done)
     finally:
         transport.unsubscribe(subscription)
     return missing
