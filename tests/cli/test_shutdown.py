@@ -78,37 +78,44 @@ def test_one_instance_of_two(broker: BrokerThread, board: CardBoard) -> None:
         assert second.poll() is None
 
 
-def test_all_instances_of_services_of_both_kinds(broker: BrokerThread, board: CardBoard) -> None:
-    with (
-        process_of(Multiplier, broker.port) as ours,
-        foreign_doubler(broker.port) as theirs,
-        process_of(Gatherer, broker.port) as other,
-    ):
-        wait_until(lambda: len({card.service for card in board.cards()}) == 3, 30, "three cards")
-        result = run(broker, "-s", "Multiplier", "-s", "Doubler", "--wait", "30", "--json")
-        told = json.loads(result.output)
-        assert (told["services"], told["staying"]) == (["Multiplier", "Doubler"], [])
-        assert len(told["gone"]) == 2
-        assert ours.wait(10) == 0
-        theirs.wait(20)
-        assert other.poll() is None
-
-
-def test_one_that_stays(broker: BrokerThread, transport: StompTransport) -> None:
-    deaf = {"host": "vm.1", "service": "Deaf", "serviceclass": "Deaf", "status": 2}
+@contextlib.contextmanager
+def somebody_deaf(transport: StompTransport) -> Iterator[None]:
+    """Cards of a service that heeds no command."""
+    card = {"host": "vm.1", "service": "Deaf", "serviceclass": "Deaf", "status": 2}
     stopped = threading.Event()
 
     def tell() -> None:
         while not stopped.wait(0.2):
-            transport.post(Send(TOPIC, dump_json(deaf), kind="topic", persistent=False))
+            transport.post(Send(TOPIC, dump_json(card), kind="topic", persistent=False))
 
-    teller = threading.Thread(target=tell, daemon=True)
+    teller = threading.Thread(target=tell)
     teller.start()
-    result = run(broker, "-s", "deaf", "-s", "Deaf", "--wait", "7")
-    stopped.set()
-    teller.join()
-    assert result.exit_code == 1
-    assert "vm.1 is still there" in result.output
+    try:
+        yield
+    finally:
+        stopped.set()
+        teller.join()
+
+
+def test_all_instances_of_services_of_both_kinds_go_and_one_stays(
+    broker: BrokerThread, transport: StompTransport, board: CardBoard
+) -> None:
+    with (
+        somebody_deaf(transport),
+        process_of(Multiplier, broker.port) as ours,
+        foreign_doubler(broker.port) as theirs,
+        process_of(Gatherer, broker.port) as other,
+    ):
+        wait_until(lambda: len({card.service for card in board.cards()}) == 4, 30, "four cards")
+        names = ("-s", "Multiplier", "-s", "Doubler", "-s", "Deaf")
+        result = run(broker, *names, "--wait", "9", "--json")
+        told = json.loads(result.output)
+        assert told["services"] == ["Multiplier", "Doubler", "Deaf"]
+        assert len(told["gone"]) == 2
+        assert (result.exit_code, told["staying"]) == (1, ["vm.1"])
+        assert ours.wait(10) == 0
+        theirs.wait(20)
+        assert other.poll() is None
 
 
 def test_without_waiting_it_says_what_it_told(broker: BrokerThread, transport: StompTransport) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, takewhile
 from statistics import fmean
 from typing import Any, Final
 
@@ -51,7 +50,7 @@ _URGENCY: Final = {
 }
 _SILENT: Final = 0.5
 _OTHER: Final = float(_URGENCY[""])
-_NUMBER: Final = re.compile(r"\d{1,6}")
+_LONGEST_NUMBER: Final = 7
 
 
 def key_of(item: Item) -> tuple[str, str]:
@@ -144,5 +143,7 @@ def is_outdated(card: Card, newest_of: Mapping[str, tuple[int, ...]]) -> bool:
 
 @lru_cache(maxsize=1024)
 def _version(text: str) -> tuple[str, tuple[int, ...]]:
-    software, _, number = text.partition(" ")
-    return software, tuple(int(part) for part in _NUMBER.findall(number)[:4])
+    """The software, and the numbers that its version begins with; none if it is no version."""
+    software, _, version = text.partition(" ")
+    parts = takewhile(lambda part: part.isdecimal() and len(part) < _LONGEST_NUMBER, version.split("."))
+    return software, tuple(int(part) for part in parts)[:4]

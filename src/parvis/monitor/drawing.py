@@ -280,6 +280,7 @@ def empty_columns(cards: Sequence[Card]) -> frozenset[str]:
     told = {
         "TAG": any(card.tag for card in cards),
         "FLOW": any(card.flow for card in cards),
+        "MEMORY": any(card.memory is not None for card in cards),
         "ERRORS": any(card.doings.errors for card in cards),
     }
     return frozenset(title for title, is_told in told.items() if not is_told)
@@ -331,8 +332,8 @@ def card_lines(card: Card, width: int, scene: Scene, *, chosen: bool) -> list[li
     line = top[1] * (width - 3 - cell_len(name) - 2)
     busy = busy_parts(card.utilisation)
     content: list[Parts] = [
-        [*_beside(state_parts(card, scene), busy, inner)],
-        [*_place(card, scene), *([(f"  {card.tag}", NOTE)] if card.tag and not card.node else [])],
+        _beside(state_parts(card, scene), busy, inner),
+        _beside([*_place(card, scene), *_tag_beside(card)], _held(card), inner),
         _doing(card),
         _keeping(card, scene),
     ]
@@ -364,6 +365,16 @@ def _doing(card: Card) -> Parts:
     return [(f"last {last.result}: ", BAD), (last.reason, PLAIN)]
 
 
+def _tag_beside(card: Card) -> Parts:
+    return [(f"  {card.tag}", NOTE)] if card.tag and not card.node else []
+
+
+def _held(card: Card) -> Parts:
+    """Whether it holds messages back because those before them are not handled yet."""
+    held = card.flow.get("held", 0)
+    return [(f"held {held:g}", WARN)] if held else []
+
+
 def _keeping(card: Card, scene: Scene) -> Parts:
     parts: list[tuple[str, Style]] = [*version_parts(card, scene)]
     if card.memory is not None:
@@ -371,5 +382,4 @@ def _keeping(card: Card, scene: Scene) -> Parts:
     errors = sum(card.doings.errors.values())
     if errors:
         parts.append((f" · {errors} error{'s' if errors > 1 else ''}", BAD))
-    flow = flow_parts([card])
-    return [*parts, (" · ", DIM), *flow] if flow else parts
+    return parts

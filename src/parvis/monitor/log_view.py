@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from rich.segment import Segment
+from textual.events import MouseScrollDown, MouseScrollUp, Resize
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -23,6 +24,7 @@ _AT_ONCE: Final = 100
 _STYLES: Final = {"DEBUG": DIM, "INFO": PLAIN, "WARNING": WARN, "ERROR": BAD, "CRITICAL": BAD}
 _WORDS: Final = {"WARNING": "warning", "ERROR": "ERROR", "CRITICAL": "CRITICAL"}
 _WIDE: Final = 100
+_A_SCROLL: Final = 3  # lines that a wheel may move at once
 
 
 class LogLines:
@@ -83,6 +85,7 @@ class LogView(ScrollView):
         self.words = ""
         self._all: deque[LoggedLine] = deque(maxlen=_KEPT)
         self._shown: Sequence[LoggedLine] = ()
+        self._follows = True
 
     def of_host(self, host: str) -> list[LoggedLine]:
         """Return the records of one process, the latest last."""
@@ -96,13 +99,23 @@ class LogView(ScrollView):
 
     def rearrange(self) -> None:
         """Show the records again after `words` has changed."""
-        follow = self.scroll_offset.y >= self.max_scroll_y
         wanted = self.words.casefold().split()
         self._shown = [line for line in self._all if not wanted or _has_all(line, wanted)]
         self.virtual_size = Size(self.scrollable_content_region.width, len(self._shown))
-        if follow:
-            self.scroll_end(animate=False, immediate=True)
+        if self._follows:
+            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
         self.refresh()
+
+    def on_resize(self, event: Resize) -> None:  # noqa: ARG002
+        self.rearrange()
+
+    def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:  # noqa: ARG002
+        """Somebody looks at earlier records."""
+        self._follows = False
+
+    def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:  # noqa: ARG002
+        """Who is back at the last record sees the next ones, too."""
+        self._follows = self.scroll_offset.y + _A_SCROLL >= self.max_scroll_y
 
     def render_line(self, y: int) -> Strip:
         """Return a line of what is seen."""

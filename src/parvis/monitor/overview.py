@@ -125,10 +125,10 @@ class Overview(ScrollView, can_focus=True):
         self.post_message(self.Arranged())
 
     def _arrange(self) -> None:
+        self._matched = matching(self._cards, self.words)
         if not self.size:
             return
         now = self._scene.now
-        self._matched = matching(self._cards, self.words)
         density = self.wanted or self._fitting(len(self._matched))
         changed = density is not self.density
         self.density = density

@@ -25,7 +25,7 @@ from parvis.service.commands import stop_instance, stop_service
 from parvis.transport.base import Send, Transport, TransportError
 
 _PERIOD: Final = 0.25
-_SEND_LIMIT: Final = 5.0
+_SEND_LIMIT: Final = 3.0
 _LOW, _HIGH = 20, 40  # lines of a terminal from which a log, and a long log, has room
 
 _KEYS: Final = (
@@ -73,14 +73,16 @@ class StatusApp(MonitorApp):
     Toast { max-width: 60; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/"),
+        # With priority: who types fast has typed the next letter before another widget could see this one.
+        Binding("slash", "filter", "Filter", key_display="/", priority=True),
+        Binding("enter", "leave_filter", show=False, priority=True),
+        Binding("escape", "no_filter", show=False, priority=True),
         Binding("s", "sort", "Sort"),
         Binding("v", "view", "View"),
         Binding("x", "stop(False)", "Stop"),
         Binding("X", "stop(True)", "Stop service", show=False),
         Binding("l", "log", "Log"),
         Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("escape", "no_filter", show=False),
     ]
 
     def __init__(
@@ -95,53 +97,52 @@ class StatusApp(MonitorApp):
         self._board, self._lines, self._transport, self._where = board, lines, transport, where
         self._clock = clock
         self._wants_log = True
-        self._head: Text | None = None
-        self._heading: Text | None = None
+        self._overview = Overview()
+        self._log_view = LogView()
+        self._headline = Static(id="headline")
+        self._heading = Static(id="heading")
+        self._entry = Input(id="filter", placeholder="words to look for", compact=True)
+        self._heads: tuple[Text, Text] | None = None
         self._cards: Sequence[Card] = ()
 
     def compose(self) -> ComposeResult:
-        yield Static(id="headline")
-        yield Static(id="heading")
-        yield Overview()
-        yield LogView()
-        yield Input(id="filter", placeholder="words to look for", compact=True)
+        yield self._headline
+        yield self._heading
+        yield self._overview
+        yield self._log_view
+        yield self._entry
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         self.title = "parvis monitor"
-        log = self.query_one(LogView)
-        log.can_focus = False
-        log.border_title = "log"
-        self.query_one(Overview).focus()
+        self._log_view.can_focus = False
+        self._log_view.border_title = "log"
+        self._overview.focus()
         self._place_log(self.size.height)
         self.set_interval(_PERIOD, self.update_now)
         self.update_now()
 
     def update_now(self) -> None:
         """Show what is known now."""
+        if not self._overview.is_attached:
+            return  # not yet, or not any more
         now = self._clock()
         self._cards = self._board.cards(now)
         self._overview.show_cards(self._cards, now)
-        self.query_one(LogView).add(self._lines.drain())
+        self._log_view.add(self._lines.drain())
         self._update_heads()
         self._update_details(now)
-
-    @property
-    def _overview(self) -> Overview:
-        return self.screen_stack[0].query_one(Overview)
 
     # The two lines above
 
     def _update_heads(self) -> None:
-        head, heading = self._headline(), self._column_heads()
-        if head != self._head:
-            self._head = head
-            self.screen_stack[0].query_one("#headline", Static).update(head)
-        if heading != self._heading:
-            self._heading = heading
-            self.screen_stack[0].query_one("#heading", Static).update(heading)
+        heads = self._headline_text(), self._heading_text()
+        if heads != self._heads:
+            self._heads = heads
+            self._headline.update(heads[0])
+            self._heading.update(heads[1])
 
-    def _headline(self) -> Text:
+    def _headline_text(self) -> Text:
         text = Text(" ", no_wrap=True, overflow="ellipsis")
         if not self._transport.is_connected:
             text.append("connection lost, trying again  ", BAD)
@@ -164,7 +165,7 @@ class StatusApp(MonitorApp):
         of = f"{shown} of " if shown != total else ""
         return f"{of}{counted(total, 'instance')} of {counted(services, 'service')}"
 
-    def _column_heads(self) -> Text:
+    def _heading_text(self) -> Text:
         overview = self._overview
         if overview.density is Density.CARDS:
             text = Text(f"  sorted by {overview.order}", DIM, no_wrap=True)
@@ -182,7 +183,7 @@ class StatusApp(MonitorApp):
 
     def on_click(self, event: Click) -> None:
         """A click on the head of a column sorts by it."""
-        if event.widget is None or event.widget.id != "heading" or self._overview.density is Density.CARDS:
+        if event.widget is not self._heading or self._overview.density is Density.CARDS:
             return
         x = event.x - 2
         for column, width in self._overview.columns:
@@ -211,30 +212,33 @@ class StatusApp(MonitorApp):
         overview.rearrange()
         self.notify(f"view: {overview.wanted or 'as fits'}", timeout=2)
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Whether a key means this now."""
+        types = isinstance(self.focused, Input)
+        is_alone = len(self.screen_stack) == 1
+        meant = {"filter": is_alone and not types, "leave_filter": types, "no_filter": is_alone}
+        return meant.get(action, True)
+
     def action_filter(self) -> None:
         """Let the user type words to filter by."""
-        entry = self.query_one("#filter", Input)
-        entry.display = True
-        entry.focus()
+        self._entry.display = True
+        self.screen.set_focus(self._entry)
 
     def action_no_filter(self) -> None:
         """Show all again."""
-        self.query_one("#filter", Input).value = ""
-        self._leave_filter()
+        self._entry.value = ""
+        self.action_leave_filter()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Filter while the user types."""
-        self._overview.words = self.query_one(LogView).words = event.value
+        self._overview.words = self._log_view.words = event.value
         self._overview.rearrange()
-        self.query_one(LogView).rearrange()
+        self._log_view.rearrange()
 
-    def on_input_submitted(self) -> None:
-        """Keep the filter, and go back."""
-        self._leave_filter()
-
-    def _leave_filter(self) -> None:
-        self.query_one("#filter", Input).display = False
-        self._overview.focus()
+    def action_leave_filter(self) -> None:
+        """Keep the filter, and go back to what it left."""
+        self._entry.display = False
+        self.screen.set_focus(self._overview)
 
     # The log
 
@@ -248,11 +252,8 @@ class StatusApp(MonitorApp):
         self._place_log(self.size.height)
 
     def _place_log(self, height: int) -> None:
-        shown = self._wants_log and height >= _LOW
-        screen = self.screen_stack[0]
-        log = screen.query_one(LogView)
-        log.display = shown
-        log.styles.height = 13 if height >= _HIGH else 6
+        self._log_view.display = self._wants_log and height >= _LOW
+        self._log_view.styles.height = 13 if height >= _HIGH else 6
 
     # One instance, help, stopping
 
@@ -265,7 +266,7 @@ class StatusApp(MonitorApp):
         for screen in self.screen_stack:
             if isinstance(screen, Details) and screen.is_mounted:
                 card = next((one for one in self._cards if one.host == screen.card.host), None)
-                lines = self.screen_stack[0].query_one(LogView).of_host(screen.card.host)
+                lines = self._log_view.of_host(screen.card.host)
                 screen.show_card(card, lines, Scene(now, newest(self._cards)))
 
     def action_help(self) -> None:

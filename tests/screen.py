@@ -1,0 +1,51 @@
+"""What a terminal program made with textual shows, and using it as a person does."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from textual.app import App
+from textual.pilot import Pilot
+
+Script = Callable[[Pilot[None]], Awaitable[None]]
+
+_PIECE = re.compile(r'<text [^>]*?y="([\d.]+)"[^>]*>(.*?)</text>', re.DOTALL)
+
+
+def use(app: App[None], script: Script, size: tuple[int, int] = (80, 24)) -> None:
+    """Run an app without a terminal, and do with it what `script` does."""
+
+    async def run() -> None:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await script(pilot)
+
+    asyncio.run(run())
+
+
+def screen(app: App[Any]) -> str:
+    """Return what is on the screen, as text."""
+    lines: dict[float, str] = defaultdict(str)
+    picture = app.export_screenshot(simplify=True).rpartition("-matrix")[2]
+    for y, text in _PIECE.findall(picture):
+        lines[float(y)] += html.unescape(text.strip("\n")).replace("\xa0", " ")
+    return "\n".join(lines[y] for y in sorted(lines))
+
+
+async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str, timeout: float = 10) -> None:
+    """Return as soon as a condition holds, while the app goes on."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout:g} s for {what}; there is:\n{screen(pilot.app)}"
+        await pilot.pause(0.05)
+
+
+async def shows(pilot: Pilot[Any], *texts: str, timeout: float = 10) -> None:
+    """Return as soon as the screen shows all of these."""
+    what = ", ".join(texts)
+    await until(pilot, lambda: all(text in screen(pilot.app) for text in texts), what, timeout)
