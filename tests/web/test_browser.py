@@ -105,7 +105,8 @@ def test_a_scan_fills_in_and_counts_rise_while_one_looks(
     )
     assert browser.run("return window.neverLoadedAgain")
     assert browser.run("return document.querySelectorAll('.graph .along').length") >= 5
-    assert (job.wait(60), detector.wait(60)) == (0, 0)
+    job.communicate(timeout=60)
+    assert (job.returncode, detector.wait(60)) == (0, 0)
     browser.click("a[href='/grid-scans/1']")
     browser.wait_for(
         f"return document.querySelector('.said').textContent.includes('All {_GRID.size}')", 20, "all"

@@ -12,6 +12,7 @@ from litestar.params import FromPath
 from parvis.observe.grid_scans import GridScansUnavailable
 from parvis.observe.log_source import SourceError
 from parvis.observe.records import RecordsError
+from parvis.transport.base import TransportError
 from parvis.web.site import AnyRequest, SiteDependency
 from parvis.web.views.logs import LogAsked
 from parvis.web.views.recipe import story_and_hops
@@ -80,6 +81,20 @@ async def grid_scan(site: SiteDependency, dcid: FromPath[int]) -> dict[str, Any]
     if scan is None:
         raise NotFoundException(f"Data collection {dcid} is no grid scan that could be shown.")
     return scan.to_json()
+
+
+@get("/api/dead-letters")
+async def dead_letters(site: SiteDependency) -> dict[str, Any]:
+    """What nobody could handle."""
+    try:
+        listing = await asyncio.to_thread(site.sources.broker.dead_letters)
+    except TransportError as error:
+        raise ServiceUnavailableException(str(error)) from None
+    return {
+        "letters": [letter.to_json() for letter in listing.letters],
+        "held": dict(listing.held),
+        "problems": dict(listing.problems),
+    }
 
 
 @get("/api/logs")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from parvis.config import Config
 from parvis.observe.cards import CardBoard
+from parvis.observe.dead_letter_search import Listing, find
 from parvis.observe.queue_figures import QueueHistory, QueueSource, QueueTraffic, open_queue_source
 from parvis.service.status import TOPIC
 from parvis.transport.base import Transport, TransportError
@@ -15,6 +17,7 @@ from parvis.transport.base import Transport, TransportError
 log = logging.getLogger("parvis.web")
 
 _LOOK_EVERY = 5.0
+_MOST_LETTERS = 200
 _PATIENCE = 2.0
 _TRY_AGAIN = 5.0
 
@@ -37,6 +40,10 @@ class BrokerLink:
         self._is_subscribed = False
         self._traffic: Sequence[QueueTraffic] | None = None
         self._problem: str | None = None
+        self._source: QueueSource | None = None
+        self._source_lock = threading.Lock()
+        self._letters: Listing | None = None
+        self._letters_until = 0.0
         self._stopped = threading.Event()
         self._threads = [
             threading.Thread(target=run, name=f"web-{what}", daemon=True)
@@ -74,6 +81,26 @@ class BrokerLink:
         """Why nothing is known of the queues, or nothing new."""
         return self._problem
 
+    def dead_letters(self) -> Listing:
+        """Return the dead letters as of a moment ago; they stay where they are.
+
+        Raises:
+            TransportError: The broker does not answer, or shows nobody what is in its queues.
+        """
+        with self._source_lock:
+            began = time.monotonic()
+            if self._letters is None or began >= self._letters_until:
+                self._letters = find(self._source_of_figures(), most=_MOST_LETTERS)
+                now = time.monotonic()
+                # What takes the broker long is not asked for as often.
+                self._letters_until = now + max(_LOOK_EVERY, 20 * (now - began))
+            return self._letters
+
+    def look_again(self) -> None:
+        """Have the next look at dead letters be a fresh one."""
+        with self._source_lock:
+            self._letters_until = 0.0
+
     def start(self) -> None:
         """Begin."""
         for thread in self._threads:
@@ -100,11 +127,12 @@ class BrokerLink:
                 return
 
     def _look(self) -> None:
-        history, source = QueueHistory(), None
+        history = QueueHistory()
         while not self._stopped.is_set():
             try:
-                source = source or self._open()
-                self._traffic = history.take(source.figures())
+                with self._source_lock:
+                    figures = self._source_of_figures().figures()
+                self._traffic = history.take(figures)
                 self._problem = None
             except TransportError as error:
                 if self._problem is None:
@@ -114,8 +142,11 @@ class BrokerLink:
                 log.exception("no figures of queues")
                 self._problem = f"{type(error).__name__}: {error}"
             self._stopped.wait(_LOOK_EVERY)
-        if source is not None:
-            source.close()
+        with self._source_lock:
+            if self._source is not None:
+                self._source.close()
 
-    def _open(self) -> QueueSource:
-        return open_queue_source(self._config)
+    def _source_of_figures(self) -> QueueSource:
+        if self._source is None:
+            self._source = open_queue_source(self._config)
+        return self._source

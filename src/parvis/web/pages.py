@@ -88,6 +88,13 @@ async def grid_scan(request: AnyRequest, site: SiteDependency, dcid: FromPath[in
     return await site.live_page(request, key, f"Grid scan {dcid}", sections, back)
 
 
+@get("/dead-letters")
+async def dead_letters(request: AnyRequest, site: SiteDependency) -> Template:
+    """What nobody could handle."""
+    sections = [("head", "head", ""), ("groups", "letters", "")]
+    return await site.live_page(request, "dead-letters", "Dead letters", sections)
+
+
 @get("/logs")
 async def logs(request: AnyRequest, site: SiteDependency) -> Template:
     """Log records that answer to a question."""

@@ -18,6 +18,7 @@ from parvis.web.live import Live, View
 from parvis.web.settings import WebSettings
 from parvis.web.sources import Sources
 from parvis.web.users import Users
+from parvis.web.views.dead_letters import dead_letters_view
 from parvis.web.views.grid_scans import grid_scan_view, grid_scans_view
 from parvis.web.views.overview import overview_view
 from parvis.web.views.queues import queues_view
@@ -44,6 +45,7 @@ _VIEWS: Final[Mapping[str, Callable[[Sources], View]]] = {
     "recipes": recipes_view,
     "queues": queues_view,
     "grid-scans": grid_scans_view,
+    "dead-letters": dead_letters_view,
 }
 # Anything may be a recipe ID; ours are UUIDs.
 _RECIPE_ID = re.compile(r"[\w.:+@-]{1,200}", re.ASCII)
