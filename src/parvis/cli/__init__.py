@@ -17,6 +17,7 @@ _COMMANDS = {
     "web": ("parvis.cli.web:web", "Show what goes on to browsers."),
     "queue": ("parvis.cli.queue:queue", "Show queues, look into them, and move what is in them."),
     "dlq": ("parvis.cli.dlq:dlq", "See why messages died, change them, send them in again."),
+    "pickup": ("parvis.cli.pickup:pickup", "Send what was stored while the broker was away."),
     "logs": ("parvis.cli.logs:logs", "Search log records, and follow them."),
     "collect": ("parvis.cli.collect:collect", "Take log records and hops, and keep them."),
     "trace": ("parvis.cli.trace:trace", "Show what became of a recipe, and where it stands."),

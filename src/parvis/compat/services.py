@@ -32,7 +32,7 @@ from parvis.observe.hops import reports_hops
 from parvis.observe.logs import complete_records
 from parvis.service.base import AnyBatchService, AnyService, BatchService
 from parvis.service.handling import Outcome
-from parvis.service.identity import identified, identity_of
+from parvis.service.identity import identified, occasion_of
 from parvis.service.observer import Handled
 from parvis.service.observers import Observers
 from parvis.service.registry import BrokenService, UnknownService, find_services, load_service
@@ -126,7 +126,7 @@ class ServiceAdapter(CommonService):
             return
         if self._worker.memory is not None:
             done = [one.message for one in handled if one.outcome.result == "done"]
-            self._worker.memory.record(map(identity_of, done))
+            self._worker.memory.record(map(occasion_of, done))
 
     def _sends(self, handled: Handled) -> Sequence[Send]:
         transport = cast("Transport", self._settling)
