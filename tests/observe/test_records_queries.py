@@ -14,10 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 from parvis.cli import main
+from parvis.observe import hop_table
 from parvis.observe.collector import Collector
+from parvis.observe.hops import Hop, report
 from parvis.observe.log_record import LogQuery, LogRecord
 from parvis.observe.records import RecordsError, RecordsWriter
-from parvis.observe.records_queries import QUEUE, RecordsElsewhere
+from parvis.observe.records_queries import QUEUE, RecipesElsewhere, RecordsElsewhere
 from parvis.transport.base import Message, Send, Transport
 from parvis.transport.embedded import BrokerThread
 from real.rabbitmq.vhost import VirtualHost
@@ -151,3 +153,51 @@ def test_they_come_by_rabbitmq_as_well(tmp_path: Path, vhost: VirtualHost) -> No
             "by RabbitMQ"
         ]
         transport.disconnect()
+
+
+def hops_of(recipe_id: str, numbers: range) -> Send:
+    return report(
+        Hop(
+            recipe_id,
+            1,
+            "q",
+            f"i{number}",
+            "done",
+            service="S",
+            host="h.1",
+            sent_at=NOW,
+            begun=NOW,
+            seconds=0.1,
+        )
+        for number in numbers
+    )
+
+
+def test_a_recipe_is_traced_where_there_are_no_records(
+    collector: Collector, broker: BrokerThread, transport: Transport, tmp_path: Path
+) -> None:
+    written = collector.written
+    transport.send(hops_of("aaaa-1", range(2_500)), hops_of("aaaa-2", range(3)))
+    wait_until(lambda: collector.written >= written + 2, 20, "the hops")
+    environment = broker_environment(broker.port) | {"XDG_STATE_HOME": str(tmp_path / "here")}
+    done = CliRunner(env=environment).invoke(main, ["trace", "--json", "aaaa-1"])
+    assert done.exit_code == 0, done.output
+    assert [node["hops"] for node in json.loads(done.stdout)["nodes"] if node["node"] == 1] == [2_500]
+    unknown = CliRunner(env=environment).invoke(main, ["trace", "bbbb"])
+    assert (unknown.exit_code, unknown.stderr.strip()) == (1, "Recipe bbbb not found")
+    several = CliRunner(env=environment).invoke(main, ["trace", "--from", "broker", "aaaa"])
+    assert several.exit_code == 1
+    assert "beginning of several recipe IDs: aaaa-1, aaaa-2" in several.stderr
+
+
+def test_a_copy_is_brought_up_to_date(collector: Collector, transport: Transport) -> None:
+    with RecipesElsewhere(transport, ["aaaa"]) as records:
+        for last in (3, 5):
+            written = collector.written
+            transport.send(hops_of("aaaa-1", range(last)), hops_of("other", range(last)))
+            wait_until(lambda many=written: collector.written >= many + 2, 20, "the hops")
+            with records.reading() as database:
+                assert len(hop_table.timeline(database, "aaaa-1")) == last
+                assert hop_table.timeline(database, "other") == []
+                assert set(hop_table.queues(database)) == {"q"}
+        assert len(records.search(LogQuery(text="number", limit=5))) == 5

@@ -57,8 +57,9 @@ Examples:
 @click.option(
     "--from",
     "kind",
-    type=click.Choice(["records", "graylog"]),
-    help="Where to look; by default the records and, for what they do not know, Graylog.",
+    type=click.Choice(["records", "broker", "graylog"]),
+    help="Where to look: by default in the records here, or else in those of the collector at the broker, and"
+    " in Graylog for what they do not know.",
 )
 @records_option
 @json_option
@@ -88,7 +89,7 @@ def trace(
     if logbook:
         _print_logbook(config, ids, only_incoming=only_incoming, as_json=as_json)
         return
-    view = _Trace(config, kind, everything=everything, as_json=as_json)
+    view = _Trace(config, ids, kind, everything=everything, as_json=as_json)
     if not ids:
         view.list(hours)
     elif follow:
@@ -100,17 +101,22 @@ def trace(
 class _Trace:
     """The recipes, as the records know them."""
 
-    def __init__(self, config: Config, kind: Kind | None, *, everything: bool, as_json: bool) -> None:
+    def __init__(
+        self, config: Config, ids: Sequence[str], kind: Kind | None, *, everything: bool, as_json: bool
+    ) -> None:
         from parvis.observe.hops import stuck_after
 
         self._config = config
         self._everything = everything
         self._as_json = as_json
         self._stuck_after = stuck_after(config)
-        self._graylog = _graylog(config) if kind != "records" else None
-        self._records = _records(config) if kind != "graylog" else None
-        if self._records is None and self._graylog is None:
-            self._records = _records(config, required=kind != "graylog")
+        self._graylog = _graylog(config) if kind in (None, "graylog") else None
+        self._records: Records | None
+        if self._graylog is not None:
+            self._records = _records(config) if kind is None else None
+        elif kind != "graylog":
+            self._records = _records_of(config, ids, kind)
+        else:
             raise click.ClickException("no Graylog server is configured")
 
     def list(self, hours: float) -> None:
@@ -238,8 +244,7 @@ class _Trace:
 
     def _required(self) -> Records:
         if self._records is None:
-            self._records = _records(self._config, required=True)
-        assert self._records is not None  # noqa: S101 - it raises otherwise
+            self._records = _records_of(self._config, (), "records")
         return self._records
 
 
@@ -373,17 +378,22 @@ def _entries(config: Config, prefix: str) -> list[Entry]:
     return read_entries(directory, found[0]) if len(found) == 1 else []
 
 
-def _records(config: Config, *, required: bool = False) -> Records | None:
-    """The records of this place; None if there are none, unless they are required."""
+def _records(config: Config) -> Records | None:
+    """The records on this machine; None if there are none."""
     from parvis.observe.records import Records, RecordsMissing
     from parvis.observe.records_place import find_records
 
     try:
         return Records(find_records(config))
     except RecordsMissing:
-        if required:
-            raise
         return None
+
+
+def _records_of(config: Config, ids: Sequence[str], kind: Kind | None) -> Records:
+    """The records on this machine or, of these recipes, elsewhere; closed when the command ends."""
+    from parvis.observe.log_source import opened_recipes
+
+    return click.get_current_context().with_resource(opened_recipes(config, ids, kind))
 
 
 def _graylog(config: Config) -> Graylog | None:

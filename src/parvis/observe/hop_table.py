@@ -159,7 +159,7 @@ def story(database: sqlite3.Connection, recipe_id: str, now: float, stuck_after:
     number = _number(database, recipe_id)
     if number is None:
         return tell(Evidence(recipe_id, Tally()), now, stuck_after)
-    return _story(database, number, recipe_id, now, stuck_after, _queues(database))
+    return _story(database, number, recipe_id, now, stuck_after, queues(database))
 
 
 def recipes(
@@ -182,7 +182,7 @@ def recipes(
         user: Only those of whom this is part of the name.
         since: Only those in which something has happened since then, in seconds since 1970.
     """
-    queues = _queues(database)
+    reporting = queues(database)
     wanted = set(states)
     rows = database.execute(
         "SELECT number, recipe_id, recipes, dcid, user FROM hop_recipe WHERE last >= ? AND instr(user, ?)"
@@ -191,7 +191,7 @@ def recipes(
     ).fetchall()
     lines: list[RecipeLine] = []
     for number, recipe_id, names, dcid, owner in rows:
-        told = _story(database, number, recipe_id, now, stuck_after, queues)
+        told = _story(database, number, recipe_id, now, stuck_after, reporting)
         if not wanted or told.state in wanted:
             lines.append(RecipeLine(names, dcid, owner, told))
         if len(lines) == limit:
@@ -302,8 +302,12 @@ def _add_hops(database: sqlite3.Connection, recipe: int, hops: Sequence[Hop]) ->
         return
     database.executemany(_SAVE_NODE, [(recipe, node, *astuple(tally.nodes[node])) for node in nodes])
     database.executemany(_SAVE_EDGE, [(recipe, *key, *astuple(tally.edges[key])) for key in edges])
-    queues = {(hop.queue,) for hop in hops}
-    database.executemany("INSERT OR IGNORE INTO hop_queue VALUES (?)", queues)
+    add_queues(database, {hop.queue for hop in hops})
+
+
+def add_queues(database: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Add queues whose services report what they handle."""
+    database.executemany("INSERT OR IGNORE INTO hop_queue VALUES (?)", [(name,) for name in names])
 
 
 def _add_started(database: sqlite3.Connection, started: Started) -> None:
@@ -387,7 +391,8 @@ def _failures(database: sqlite3.Connection, recipe: int, recipe_id: str) -> list
     return list(failures)
 
 
-def _queues(database: sqlite3.Connection) -> dict[str, None]:
+def queues(database: sqlite3.Connection) -> dict[str, None]:
+    """Return the queues whose services have ever reported anything."""
     return dict.fromkeys(str(row[0]) for row in database.execute("SELECT queue FROM hop_queue"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Final, Literal, Protocol
 
@@ -13,8 +13,8 @@ from parvis.observe.graylog import Graylog, GraylogError
 from parvis.observe.log_record import LogQuery, LogRecord
 from parvis.observe.records import FILE, Records, RecordsError, RecordsMissing
 from parvis.observe.records_place import find_records, records_directory
-from parvis.observe.records_queries import RecordsElsewhere
-from parvis.transport.base import TransportError
+from parvis.observe.records_queries import RecipesElsewhere, RecordsElsewhere
+from parvis.transport.base import Transport, TransportError
 
 Kind = Literal["records", "broker", "graylog"]
 Source = Records | RecordsElsewhere | Graylog
@@ -75,18 +75,46 @@ def _are_elsewhere(config: Config) -> bool:
 
 @contextlib.contextmanager
 def _elsewhere(config: Config) -> Generator[RecordsElsewhere]:
-    where = f"there are no records in {records_directory(config)}"
+    with _connected(config) as transport:
+        yield RecordsElsewhere(transport)
+
+
+@contextlib.contextmanager
+def opened_recipes(config: Config, prefixes: Sequence[str], kind: Kind | None = None) -> Generator[Records]:
+    """Give the records on this machine or, if there are none or `kind` says so, what those elsewhere know of
+    some recipes.
+
+    Args:
+        config: The configuration.
+        prefixes: The first characters of the recipe IDs; none for all, for which records must be here.
+        kind: `records` or `broker`, if it must be that.
+
+    Raises:
+        RecordsError: They cannot be read, or there are none.
+    """
+    if prefixes and (kind == "broker" or (kind is None and _are_elsewhere(config))):
+        with _connected(config) as transport, RecipesElsewhere(transport, prefixes) as records:
+            yield records
+    else:
+        with Records(find_records(config)) as records:
+            yield records
+
+
+@contextlib.contextmanager
+def _connected(config: Config) -> Generator[Transport]:
     transport = config.transport()
     try:
         transport.connect(_CONNECT)
-        source = RecordsElsewhere(transport)
     except TransportError as error:
-        transport.disconnect()
         raise RecordsMissing(
-            f"{where}, and nobody can be asked for them: {error} (`parvis collect` or `parvis up` takes them)"
+            f"there are no records in {records_directory(config)}, and nobody can be asked for them: {error}"
+            " (`parvis collect` or `parvis up` takes them)"
         ) from None
+    finally:
+        if not transport.is_connected:
+            transport.disconnect()
     try:
-        yield source
+        yield transport
     finally:
         transport.disconnect()
 
