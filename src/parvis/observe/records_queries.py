@@ -1,9 +1,9 @@
 """Records of another machine: a collector answers questions that come by the broker.
 
 A question is a JSON object in the queue `parvis.records`, with the headers `question`, its number;
-`reply-to`, a temporary queue; and `about`. If that is `logs`, the object is a `LogQuery`; if it is `recipe`, it
-has the `prefix` of a recipe ID and `after`, how far the hops are known. The answer comes in parts, each a JSON
-object with `question`, `part` and `parts`, and with what was asked for or an `error`.
+`reply-to`, a temporary queue; and `about`. If that is `logs`, the object is a `LogQuery`; if it is
+`recipe`, it has the `prefix` of a recipe ID and `after`, how far the hops are known. The answer comes in
+parts, each a JSON object with `question`, `part` and `parts`, and with what was asked for or an `error`.
 """
 
 from __future__ import annotations
