@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +20,7 @@ from parvis.recipe.envelope import dump_json
 from parvis.transport.base import Send
 from parvis.transport.embedded import BrokerThread
 from parvis.web.headers import CONTENT_SECURITY_POLICY
-from running import broker_environment, connected, process_of
+from running import broker_environment, connected, process_of, recipe_message
 from sample_services import Multiplier
 from waiting import wait_until
 from web_page import PASSWORD, USER, WebPage, events, log_in, token_of, web_page, write_configuration
@@ -198,6 +201,62 @@ def test_only_who_has_logged_in_stops_services(page: tuple[WebPage, int]) -> Non
             assert "was told to stop" in operator.post("/services/stop", data=own).text
         assert service.wait(20) == 0
     assert f"{USER} has told the instance of Multiplier to stop" in running.log.read_text()
+
+
+def test_dead_letters_say_why_and_are_sent_in_again_or_kept_and_removed(page: tuple[WebPage, int]) -> None:
+    running, port = page
+    with (
+        process_of(Multiplier, port, broker_environment(port)),
+        connected(port) as transport,
+        running.browser() as browser,
+    ):
+        for number in (13, 13, 15):
+            transport.send(recipe_message("multiply", {"number": number}))
+        transport.send(recipe_message("multiply", {"number": MARKUP}))
+
+        def letters() -> list[dict[str, Any]]:
+            return browser.get("/api/dead-letters").json().get("letters", [])
+
+        wait_until(lambda: len(letters()) == 4, 30, "four dead letters")
+        html = browser.get("/dead-letters").text
+        assert "4 messages were set aside, in 1 queue" in html
+        assert "13 is no good" in html
+        assert "ZeroDivisionError: 15 is a surprise" in html
+        assert "Traceback (most recent call last)" in html
+        assert "<script>alert" not in html
+        wait_until(lambda: "4 messages were set aside" in browser.get("/").text, 15, "the overview")
+        reinject, purge = _group_of("13 is no good", html)
+        assert browser.get(reinject).status_code == 303
+        with running.signed_in() as operator:
+            asked = operator.get(reinject)
+            assert "Send 2 dead letters in again?" in asked.text
+            assert "2 to test.multiply" in asked.text
+            form = {"group": reinject.partition("=")[2], "_csrf_token": token_of(operator, reinject)}
+            assert operator.post("/dead-letters/reinject", data={"group": form["group"]}).status_code == 403
+            assert (
+                "2 dead letters were sent in again" in operator.post("/dead-letters/reinject", data=form).text
+            )
+            wait_until(
+                lambda: [one["reinjected"] for one in letters()].count(1) == 2, 30, "two that died again"
+            )
+            assert "Keep 2 dead letters in files" in operator.get(purge).text
+            answer = operator.post("/dead-letters/purge", data=form).text
+            assert "2 dead letters were kept in" in answer
+            wait_until(lambda: len(letters()) == 2, 30, "two that are left")
+            assert operator.post("/dead-letters/purge", data=form).status_code == 404
+    log = running.log.read_text()
+    assert log.count(f"{USER} has sent dead letter") == 2
+    assert log.count(f"{USER} has removed dead letter") == 2
+    kept = re.findall(r"kept in (\S+)", log)
+    assert [json.loads(Path(file).read_text())["message"]["payload"] for file in kept] == [{"number": 13}] * 2
+
+
+def _group_of(reason: str, html: str) -> tuple[str, str]:
+    """Addresses for sending in again and for removing the dead letters of a reason."""
+    article = next(part for part in html.split("<article")[1:] if reason in part)
+    found = re.search(r"reinject\?group=([\w-]+)", article)
+    assert found is not None, article
+    return f"/dead-letters/reinject?group={found[1]}", f"/dead-letters/purge?group={found[1]}"
 
 
 def test_logging_in_and_out(page: tuple[WebPage, int]) -> None:

@@ -49,6 +49,7 @@ async def show_stop(request: AnyRequest, site: SiteDependency) -> Template:
         heading="Stop a service",
         question=f"Stop {stop.text}?",
         explanation=_STOPPING,
+        remarks=(),
         fields=[(stop.field, stop.value)],
         action="/services/stop",
         button="Stop it" if stop.count == 1 else f"Stop all {stop.count}",

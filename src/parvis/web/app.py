@@ -24,7 +24,7 @@ from litestar.stores.memory import MemoryStore
 from litestar.template import TemplateConfig
 from litestar.types import ASGIApp
 
-from parvis.web import actions, api, log_in, pages
+from parvis.web import actions, api, dead_letter_actions, log_in, pages
 from parvis.web.headers import StrictHeaders
 from parvis.web.rendering import environment
 from parvis.web.settings import WebSettings
@@ -78,6 +78,10 @@ def make_app(site: Site, settings: WebSettings, hosts: Sequence[str], *, secure:
             pages.live,
             actions.show_stop,
             actions.stop,
+            dead_letter_actions.show_reinject,
+            dead_letter_actions.send_in_again,
+            dead_letter_actions.show_purge,
+            dead_letter_actions.remove,
             api.services,
             api.queues,
             api.recipes,

@@ -58,12 +58,14 @@ class Site:
         sources: What pages are made of.
         live: Who watches what.
         users: Who may do more than look.
+        acting: Held while dead letters are moved: one who does that at a time.
     """
 
     def __init__(self, sources: Sources, settings: WebSettings) -> None:
         self.sources = sources
         self.live = Live()
         self.users = Users(settings.users)
+        self.acting = asyncio.Lock()
 
     def user(self, connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
         """Return who has logged in where a request comes from, or None."""

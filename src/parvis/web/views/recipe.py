@@ -22,7 +22,7 @@ from parvis.recipe.watch import without_watchers
 from parvis.web.live import Part, View
 from parvis.web.rendering import clock, duration, part
 from parvis.web.sources import Sources
-from parvis.web.views.recipes import TONES
+from parvis.web.views.recipes import TONES, without_state
 
 _MOST_HOPS: Final = 150
 _MOST_FAILURES: Final = 20
@@ -94,7 +94,7 @@ def _nothing(said: Part) -> View:
 
 def _head(story: Story) -> Part:
     since = None if story.since is None else float(int(story.since))
-    return part("state", story.recipe_id, story.state, TONES[story.state], story.summary, since)
+    return part("state", story.recipe_id, story.state, TONES[story.state], without_state(story), since)
 
 
 def _graph(story: Story) -> Part:

@@ -7,6 +7,7 @@ from typing import Final
 
 from parvis.observe.hop_table import RecipeLine
 from parvis.observe.records import RecordsError
+from parvis.observe.story import Story
 from parvis.web.live import Part, View
 from parvis.web.rendering import part, short
 from parvis.web.sources import Sources
@@ -51,6 +52,12 @@ def recipes_view(sources: Sources) -> View:
     }
 
 
+def without_state(story: Story) -> str:
+    """Return how a recipe stands, in a sentence that is to follow the word for its state."""
+    begun, mark, rest = story.summary.partition(": ")
+    return rest if mark and begun.casefold() == story.state else story.summary
+
+
 def recipe_line(line: RecipeLine) -> Part:
     """A recipe in a list."""
     story = line.story
@@ -61,7 +68,7 @@ def recipe_line(line: RecipeLine) -> Part:
         state=story.state,
         tone=TONES[story.state],
         title=f"{line.recipes or 'recipe'}{subject}",
-        text=f"{story.summary} ({short(story.recipe_id)}{whom})",
+        text=f"{without_state(story)} ({short(story.recipe_id)}{whom})",
         since=None if story.since is None else float(int(story.since)),
     )
     return part("recipe_line", story.recipe_id, shown)
