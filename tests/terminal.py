@@ -41,10 +41,10 @@ class Terminal:
             self.type(f"\x1b[<0;{column + 1};{line + 1}{ends}")
 
     def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """Have the shell run a command, then say its exit code and the settings of the terminal."""
+        """Have the shell run a command, then say the settings of the terminal and its exit code."""
         words = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
         line = " ".join([*words, shlex.join(command)])
-        self.type(f"clear; {line}; echo code=$?; stty -g | cksum\n")
+        self.type(f"clear; {line}; code=$?; stty -g | cksum; echo code=$code\n")
 
     def resize(self, columns: int, lines: int) -> None:
         """Give it another size."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
-import time
 from collections.abc import Iterator
-from fcntl import ioctl
 
 import pytest
 from click.testing import CliRunner
@@ -26,6 +22,7 @@ from parvis.transport.embedded import BrokerThread
 from running import broker_environment, connected
 
 IDLE = {"host": "uk.example.vm1.11", "status": 2, "service": "Dispatcher", "zocalo": "1.5.0"}
+NOBODY = {"host": "vm3.13", "status": -1}
 BUSY = {"host": "vm2.12", "status": 4, "service": "PIA", "parvis": "0.1.0", "mem-uss": 81.4, "tag": "blue"}
 
 
@@ -37,7 +34,7 @@ def environment() -> Iterator[dict[str, str]]:
 
         def tell() -> None:
             while not stop.wait(0.2):
-                for told in (IDLE, BUSY, ["no status"]):
+                for told in (IDLE, BUSY, NOBODY, ["no status"]):
                     transport.post(Send("transient.status", dump_json(told), kind="topic", persistent=False))
 
         teller = threading.Thread(target=tell)
@@ -50,51 +47,87 @@ def environment() -> Iterator[dict[str, str]]:
 def test_once(environment: dict[str, str]) -> None:
     result = CliRunner(env=environment).invoke(main, ["monitor", "--once", "--for", "1"])
     assert result.exit_code == 0
-    head, dispatcher, pia, foot = result.stdout.splitlines()
+    head, nobody, dispatcher, pia, foot = result.stdout.splitlines()
     assert head.split() == ["STATE", "SERVICE", "HOST", "TAG", "BUSY", "MEM", "VERSION"]
+    assert nobody.split() == ["no", "service", "loaded", "-", "vm3.13"]
     assert dispatcher.split() == ["idle", "Dispatcher", "vm1.11", "zocalo", "1.5.0"]
     assert pia.split() == ["processing", "PIA", "vm2.12", "blue", "81", "MB", "parvis", "0.1.0"]
-    assert foot.startswith("2 instances of 2 services, ")
+    assert foot.startswith("3 instances of 3 services, ")
 
 
 def test_where_there_is_no_terminal_it_prints_once_and_ends(environment: dict[str, str]) -> None:
     result = CliRunner(env=environment).invoke(main, ["monitor", "--for", "1"])
     assert result.exit_code == 0
     assert result.stdout.count("STATE") == 1
-    assert "2 instances of 2 services" in result.stdout
+    assert "3 instances of 3 services" in result.stdout
 
 
 def test_json(environment: dict[str, str]) -> None:
     result = CliRunner(env=environment).invoke(main, ["monitor", "--json", "--for", "1"])
     content = json.loads(result.stdout)
     assert [(card["service"], card["state"]) for card in content["services"]] == [
+        ("", "no service loaded"),
         ("Dispatcher", "idle"),
         ("PIA", "processing"),
     ]
     assert content["ignored"] > 0
 
 
-@pytest.mark.parametrize(("height", "expected"), [(24, b"81 MB"), (6, b"2 more services")])
-def test_live_until_ctrl_c(environment: dict[str, str], height: int, expected: bytes) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "services"),
+    [
+        (("-s", "pia"), ["PIA"]),
+        (("-s", "None"), [""]),
+        (("-s", "PIA", "-s", "none"), ["", "PIA"]),
+        (("--host", "^uk"), ["Dispatcher"]),
+        (("--host", "^uk", "-s", "PIA"), []),
+    ],
+)
+def test_only_some(environment: dict[str, str], arguments: tuple[str, ...], services: list[str]) -> None:
+    result = CliRunner(env=environment).invoke(main, ["monitor", "--json", "--for", "0.6", *arguments])
+    assert [card["service"] for card in json.loads(result.stdout)["services"]] == services
+
+
+def test_a_host_that_is_no_regular_expression() -> None:
+    result = CliRunner().invoke(main, ["monitor", "--host", "("])
+    assert result.exit_code == 2
+    assert "--host is no regular expression" in result.stderr
+
+
+def test_raw(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "parvis", "monitor", "--raw", "-s", "PIA"]
+    with subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+    assert [json.loads(line) for line in lines] == [BUSY, BUSY]
+
+
+_WITHOUT_TEXTUAL = """
+import sys
+sys.modules["textual"] = None
+from parvis.cli import main
+main(["monitor", "--for", "1"])
+"""
+
+
+def test_in_a_terminal_without_textual_it_prints_once_and_says_why(environment: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", height, 80, 0, 0))
-    # Those would count more than the size of the terminal.
-    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "parvis", "monitor"],
-        env=inherited | environment | {"TERM": "xterm"},
+        [sys.executable, "-c", _WITHOUT_TEXTUAL],
+        env=os.environ | environment | {"TERM": "xterm", "COLUMNS": "120"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
     )
+    os.close(theirs)
     shown = b""
-    end = time.monotonic() + 20
-    while expected not in shown and time.monotonic() < end:
-        if select.select([ours], [], [], 0.1)[0]:
-            shown += os.read(ours, 65_536)
-    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(OSError):  # how the end of a terminal is told
+        while data := os.read(ours, 65_536):
+            shown += data
     assert process.wait(10) == 0
     os.close(ours)
-    os.close(theirs)
-    assert expected in shown
+    assert b"textual is not installed: pip install 'parvis[monitor]'" in shown
+    assert b"3 instances of 3 services" in shown

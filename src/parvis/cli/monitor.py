@@ -104,9 +104,8 @@ def _wanted(services: Sequence[str], host: str | None) -> Callable[[Card], bool]
         raise click.UsageError(f"--host is no regular expression: {error}") from None
 
     def wanted(card: Card) -> bool:
-        its = {card.service.casefold(), *card.service_class.casefold().split(", ")}
-        if not card.service:
-            its = {""}
+        classes = card.service_class.casefold().split(", ") if card.service_class else []
+        its = {card.service.casefold(), *classes} if card.service else {""}
         return (not names or not names.isdisjoint(its)) and bool(pattern.search(card.host))
 
     return wanted

@@ -377,9 +377,9 @@ def _held(card: Card) -> Parts:
 
 def _keeping(card: Card, scene: Scene) -> Parts:
     parts: list[tuple[str, Style]] = [*version_parts(card, scene)]
-    if card.memory is not None:
-        parts.append((f" · {card.memory:.0f} MB", DIM))
     errors = sum(card.doings.errors.values())
     if errors:
         parts.append((f" · {errors} error{'s' if errors > 1 else ''}", BAD))
+    if card.memory is not None:
+        parts.append((f" · {card.memory:.0f} MB", DIM))
     return parts

@@ -18,7 +18,7 @@ from parvis.monitor.arrange import Density, Group, Order, newest
 from parvis.monitor.dialogues import Details, Help, Question, key_help
 from parvis.monitor.drawing import Scene, heading_line
 from parvis.monitor.log_view import LogLines, LogView
-from parvis.monitor.look import BAD, DIM, NOTE, STRONG, counted, state_look
+from parvis.monitor.look import BAD, DIM, NOTE, SILENT, STRONG, counted, state_look
 from parvis.monitor.overview import Overview
 from parvis.observe.cards import LATE, Card, CardBoard
 from parvis.service.commands import stop_instance, stop_service
@@ -44,13 +44,7 @@ _KEYS: Final = (
     ("ERRORS", "messages that were not done, since it started"),
     ("outdated", "somebody runs a newer version"),
 )
-_SIGNS: Final = (
-    "processing",
-    "idle",
-    "starting",
-    "shutting down",
-    "error",
-)
+_TOLD: Final = ("error", "processing", "idle", "starting", "shutting down")  # of all, in the headline
 
 
 class StatusApp(MonitorApp):
@@ -150,12 +144,12 @@ class StatusApp(MonitorApp):
         now = self._clock()
         silent = sum(card.age(now) > LATE for card in self._cards)
         states = Counter(card.state for card in self._cards if card.age(now) <= LATE)
-        for state in _SIGNS:
+        if silent:
+            text.append(f"  {SILENT[0]} {silent} silent", SILENT[1])
+        for state in _TOLD:
             if states[state]:
                 sign, style = state_look(state)
                 text.append(f"  {sign} {states[state]} {state}", style)
-        if silent:
-            text.append(f"  ? {silent} silent", BAD)
         text.append(f"   {self._where}", DIM)
         return text
 

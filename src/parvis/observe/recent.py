@@ -18,7 +18,7 @@ from parvis.service.observer import Handled, Observer
 from parvis.transport.base import Message
 
 _LARGEST: Final = 1_000_000  # bytes of a body that is neither kept nor read for this
-_NO_ERROR: Final = frozenset({"done", "duplicate"})
+_NO_ERROR: Final = frozenset({"done", "duplicate", "retry"})
 
 
 class _Handling(contextlib.AbstractContextManager[None]):

@@ -49,7 +49,7 @@ class Doings:
 
     Attributes:
         handled: How many messages it has handled.
-        errors: How many of them came to what is neither `done` nor `duplicate`, by result.
+        errors: How many of them failed, by result.
         last: The last of them, the latest first.
     """
 
