@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from parvis.cli import main
 from parvis.config import Config, JmxSettings, PikaSettings, RabbitMQAPISettings, StompSettings
 from parvis.observe.drain import BY_HEADER, drain, place
 from parvis.observe.queue_figures import (
@@ -130,8 +134,7 @@ def rabbitmq_world(vhost: VirtualHost) -> Iterator[World]:
 def rabbitmq_config(vhost: VirtualHost) -> Config:
     server = vhost.server
     pika = PikaSettings(server.host, server.port, server.username, server.password, vhost.name)
-    url = f"http://{server.host}:{server.management_port}"
-    api = RabbitMQAPISettings(url, server.username, server.password)
+    api = RabbitMQAPISettings(_url(vhost), server.username, server.password)
     return Config(pika=pika, rabbitmqapi=api, transport_default="PikaTransport")
 
 
@@ -341,6 +344,51 @@ def test_on_rabbitmq_a_look_marks_and_keeps_the_order(vhost: VirtualHost) -> Non
             (b"2", True),
             (b"3", False),
         ]
+
+
+@RABBITMQ
+def test_on_rabbitmq_queues_may_have_any_name(vhost: VirtualHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "\x1b[2Jevil/%2F ?\u202e[red]"
+    vhost.api("PUT", "queues", name, {"durable": True})
+    vhost.server.api(
+        "POST",
+        f"exchanges/{vhost.name}/amq.default/publish",
+        {"routing_key": name, "properties": {}, "payload": "in there", "payload_encoding": "string"},
+    )
+    with closing(open_queue_source(rabbitmq_config(vhost))) as source:
+        (one,) = source.figures()
+        assert one.absolute == name
+        assert [seen.body for seen in source.peek(name)] == [b"in there"]
+    file = json.dumps(
+        {
+            "version": 1,
+            "broker": {"plugin": "pika", **_login(vhost), **_address(vhost)},
+            "api": {"plugin": "rabbitmqapi", **_login(vhost), "base_url": _url(vhost)},
+            "environments": {"live": ["broker", "api"], "default": "live"},
+        }
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "zocalo.yml"
+        path.write_text(file)
+        monkeypatch.setenv("ZOCALO_CONFIG", str(path))
+        for words in (["list", "--all"], ["peek", name]):
+            result = CliRunner().invoke(main, ["queue", *words, "-t", "PikaTransport"])
+            assert result.exit_code == 0, result.output
+            assert all(sign.isprintable() or sign == "\n" for sign in result.stdout)
+            assert "evil/%2F" in result.stdout
+
+
+def _login(vhost: VirtualHost) -> dict[str, str]:
+    server = vhost.server
+    return {"username": server.username, "password": server.password}
+
+
+def _address(vhost: VirtualHost) -> dict[str, Any]:
+    return {"host": vhost.server.host, "port": vhost.server.port, "vhost": vhost.name}
+
+
+def _url(vhost: VirtualHost) -> str:
+    return f"http://{vhost.server.host}:{vhost.server.management_port}"
 
 
 @RABBITMQ

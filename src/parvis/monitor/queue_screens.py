@@ -147,7 +147,7 @@ class QueueScreen(Screen[None]):
             of = "" if held is None else f" of {held}"
             self._say(f"{found[0].place} to {found[-1].place}{of}, as they were when looked at", DIM)
         else:
-            self._say("No messages." if not self._skip else "No more messages.", DIM)
+            self._say("No messages." if not self._skip else "The broker shows no more.", DIM)
 
     def _say(self, text: str, style: Style) -> None:
         self.query_one("#queue-said", Static).update(Text(f" {text}", style))

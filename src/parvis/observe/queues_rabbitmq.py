@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
+from parvis.observe.harmless import harmless
 from parvis.observe.queue_figures import (
     BODY_LIMIT,
     BrokerFacts,
@@ -175,16 +176,17 @@ class RabbitMQSource:
 
     def _check(self, queue: str, entry: Mapping[str, Any], *, at_a_price: bool) -> None:
         """Raise NoPeek where looking is impossible, or brings messages nearer to their end."""
-        kind = entry.get("type")
+        kind, name = entry.get("type"), harmless(queue)
         if kind == "stream":
-            raise NoPeek(f"{queue} is a stream: the management interface cannot show its messages")
+            raise NoPeek(f"{name} is a stream: the management interface cannot show its messages")
         if kind != "quorum" or at_a_price:
             return
         limit = self._delivery_limit(entry)
         if limit is not None:
             raise NoPeek(
-                f"{queue} is a quorum queue that gives a message up after {limit} returns, and RabbitMQ "
-                "counts each look as one: it is not done unless you insist (--at-a-price)"
+                f"{name} is a quorum queue that gives a message up after {limit} returns, and RabbitMQ "
+                "counts each look as one: it is not done unless you insist "
+                f"(parvis queue peek {name} --at-a-price)"
             )
 
     def _delivery_limit(self, entry: Mapping[str, Any]) -> int | None:
