@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from parvis.service.base import BatchService, Reject, Retry, Service, Step
 from parvis.service.contract import Anything, Model, Outputs
 from parvis.transport.base import Send
+from waiting import wait_until
 
 
 class Number(Model):
@@ -95,6 +96,15 @@ class Sleeper(Service[Anything, Anything]):
         while not Path(extra["go-on"]).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         step.send("result", {"slept": True})
+
+
+class SlowStarter(Multiplier):
+    """Is not ready before the file is there that the variable `SLOW_STARTER` names."""
+
+    name: ClassVar[str] = "SlowStarter"
+
+    def start(self) -> None:
+        wait_until(Path(os.environ["SLOW_STARTER"]).exists, 20, "the file to start by")
 
 
 class Whereabouts(Sleeper):

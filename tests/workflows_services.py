@@ -63,6 +63,21 @@ class Patient(CommonService):
         transport.transaction_commit(transaction)
 
 
+class Dawdler(CommonService):
+    """Waits for a file in the middle of a message."""
+
+    _service_name = "Dawdler"
+
+    def initializing(self) -> None:
+        workflows.recipe.wrap_subscribe(self._transport, "site.dawdle", self.wait, acknowledgement=True)
+
+    def wait(self, wrapper: Any, header: dict[str, Any], message: Any) -> None:  # noqa: ARG002
+        transport: Any = self._transport
+        Path(message["started"]).touch()
+        wait_until(Path(message["go-on"]).exists, 30, "the file to go on by")
+        transport.ack(header)
+
+
 class Fragile(CommonService):
     """Sends, and then raises, dies or waits for a file, as the message asks."""
 

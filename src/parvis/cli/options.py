@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import click
 
 from parvis.cli.environments import environments_option
-from parvis.config import Config, ConfigError
+from parvis.config import LIVENESS_PORT, Config, ConfigError
+from parvis.observe.liveness_settings import DEFAULT_PORT
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -25,6 +26,30 @@ metrics_option = click.option(
     metavar="PORT",
     help="Serve Prometheus metrics at this port or the next free one; 0 for any.",
 )
+
+_LIVENESS_OPTIONS: list[Callable[[Function], Function]] = [
+    click.option("--liveness", is_flag=True, help="Serve liveness and readiness, for Kubernetes and others."),
+    click.option(
+        "--liveness-port",
+        type=click.IntRange(0, 65535),
+        metavar="PORT",
+        help="At this port or the next free one, 0 for any; 8000 if not told.",
+    ),
+    click.option(
+        "--liveness-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Count a service as stuck that does not go on for so long; 30 s if not told.",
+    ),
+]
+
+
+def liveness_options(function: Function) -> Function:
+    """`--liveness`, its port and its time-out; they become part of the configuration."""
+    for option in reversed(_LIVENESS_OPTIONS):
+        function = option(function)
+    return function
+
 
 #: `--records` of what reads or writes records; it becomes part of the configuration.
 records_option = click.option(
@@ -44,6 +69,8 @@ _VARIABLES = {
     "stomp_prfx": "PARVIS_STOMP_PREFIX",
     "log_format": "PARVIS_LOG_FORMAT",
     "metrics_port": "PARVIS_METRICS_PORT",
+    "liveness_port": "PARVIS_LIVENESS_PORT",
+    "liveness_timeout": "PARVIS_LIVENESS_TIMEOUT",
     "records_directory": "PARVIS_RECORDS_DIRECTORY",
 }
 _STOMP_CONF_KEYS = {
@@ -115,6 +142,7 @@ def _take_config(given: dict[str, Any]) -> Config:
         *old,
     )
     overrides = _stomp_conf(given.pop("stomp_conf"))
+    liveness = given.pop("liveness", False)
     for name, variable in _VARIABLES.items():
         value = given.pop(name, None)
         if value is not None:
@@ -126,7 +154,11 @@ def _take_config(given: dict[str, Any]) -> Config:
         click.echo(
             "Warning: everybody on this machine can see --stomp-pass; use PARVIS_STOMP_PASSWORD.", err=True
         )
-    return Config.load(environments=environments, overrides=overrides)
+    config = Config.load(environments=environments, overrides=overrides)
+    if liveness and LIVENESS_PORT not in config.storage:
+        overrides["PARVIS_LIVENESS_PORT"] = str(DEFAULT_PORT)
+        return Config.load(environments=environments, overrides=overrides)
+    return config
 
 
 def _stomp_conf(file: Path | None) -> dict[str, str]:

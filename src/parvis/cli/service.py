@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from parvis.cli.completion import complete_services
-from parvis.cli.options import json_option, metrics_option, with_config
+from parvis.cli.options import json_option, liveness_options, metrics_option, with_config
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ Examples:
   parvis service -s perim -q pia.test    the same service on another queue
   parvis service -s perim --single-message --wait 60
                                          handle one message and end
+  parvis service -s perim --liveness     tell a container's keeper whether it lives
   parvis service -s zocalo:Mailer        a service written for workflows
 """
 )
@@ -52,6 +53,7 @@ Examples:
     help=f"How long to wait for that message, {_WAIT:g} s if not told.",
 )
 @click.option("-d", "--debug", is_flag=True, help="Log as with -vv.")
+@liveness_options
 @metrics_option
 @json_option
 @with_config(logs=True)

@@ -22,15 +22,18 @@ from typing import TYPE_CHECKING, Any, Final
 from parvis.compat.stand_in import stand_in
 from parvis.compat.transport import ParvisTransport
 from parvis.config import Config, ConfigError
+from parvis.observe.endpoints import start_endpoints
 from parvis.observe.hop_recorder import reported
 from parvis.observe.hops import reports_hops
+from parvis.observe.liveness_settings import liveness_settings
 from parvis.observe.logs import log_context, set_up_logging
 from parvis.service import commands
 from parvis.service.failure import REASON, TRACEBACK
 from parvis.service.handling import Outcome
 from parvis.service.host import Host
 from parvis.service.identity import IDENTITY, identity_of
-from parvis.service.observer import Handled
+from parvis.service.observer import Handled, Observer
+from parvis.service.observers import default_observers
 from parvis.service.settling import CRASHES, count, settle
 from parvis.service.status import Status
 from parvis.service.supervisor import is_orphan
@@ -43,6 +46,7 @@ _log = logging.getLogger("parvis.host")
 _MOST_SUSPICIONS: Final = 4  # a redelivered message may be innocent, and here it is handled in this process
 _MOST_REMEMBERED: Final = 10_000
 _SHUTDOWN: Final = {"band": "command", "payload": "shutdown"}
+_ARE_YOU_THERE: Final = {"band": "command", "payload": "liveness_check"}
 
 
 class ForeignServiceFailed(Exception):
@@ -68,12 +72,21 @@ class ForeignHost(Host):
     ) -> None:
         self._foreign = service(environment={"config": foreign_configuration(config), "live": False})
         self._stand_in = stand_in(self._foreign.get_name(), service.__name__)
-        super().__init__(transport, [self._stand_in], tag=tag)
+        self._pipe = _Pipe(self.stop)
+        self._asked: float | None = None  # when the service was asked whether it is there, if it has not said
+        super().__init__(transport, [self._stand_in], tag=tag, observers=_observers(config))
         self._reports_hops = reports_hops(config)
         self._begun: dict[str, float] = {}  # when the service was given each message that is not settled
         self._debug = config.verbosity > 0
         self._failed = False
-        self._pipe = _Pipe(self.stop)
+
+    def last_turn(self) -> float | None:
+        """As `Host.last_turn`: asks the service, which answers when its loop comes round."""
+        asked = self._asked
+        if asked is None:
+            asked = self._asked = time.monotonic()
+            self._pipe.put(_ARE_YOU_THERE)
+        return None if self._turned is None else max(self._turned, asked)
 
     def stop(self) -> None:
         """As `Host.stop`."""
@@ -103,6 +116,7 @@ class ForeignHost(Host):
 
         service._register_idle = register_guarded
         service.connect(frontend=self, commands=self._pipe)
+        self.last_turn()
         service.start()
         if self._failed:
             raise ForeignServiceFailed(f"{service.get_name()} has ended by an error of its own: see the log")
@@ -115,6 +129,8 @@ class ForeignHost(Host):
                 self._failed = self._failed or told["statuscode"] == Status.ERROR
             case "set_name":
                 self._status.rename(str(told["name"]))
+            case "liveness_check":
+                self._turned, self._asked = time.monotonic(), None
             case "request_termination":
                 self.stop()
             case _:
@@ -191,6 +207,12 @@ class ForeignHost(Host):
                 _log.exception("%s failed", transport.name)
 
         return guarded
+
+
+def _observers(config: Config) -> list[Observer]:
+    """Those that need not be told of messages, of which this host does not tell."""
+    liveness = liveness_settings(config)
+    return default_observers(Config()) + ([start_endpoints(liveness)] if liveness is not None else [])
 
 
 def _outcome_of(message: Message, sends: Sequence[Send]) -> Outcome:

@@ -57,6 +57,9 @@ GRAYLOG_TOKEN = "parvis.graylog.token"  # noqa: S105 - the name of the key
 GRAYLOG_USERNAME = "parvis.graylog.username"
 GRAYLOG_PASSWORD = "parvis.graylog.password"  # noqa: S105 - as above
 METRICS_ADDRESS = "parvis.metrics.address"
+LIVENESS_PORT = "parvis.liveness.port"
+LIVENESS_ADDRESS = "parvis.liveness.address"
+LIVENESS_TIMEOUT = "parvis.liveness.timeout"
 
 _STOMP_VARIABLES = {
     "PARVIS_STOMP_HOST": "host",
@@ -84,6 +87,9 @@ _STORAGE_VARIABLES = {
     "PARVIS_GRAYLOG_TOKEN": GRAYLOG_TOKEN,
     "PARVIS_METRICS_PORT": METRICS_PORT,
     "PARVIS_METRICS_ADDRESS": METRICS_ADDRESS,
+    "PARVIS_LIVENESS_PORT": LIVENESS_PORT,
+    "PARVIS_LIVENESS_ADDRESS": LIVENESS_ADDRESS,
+    "PARVIS_LIVENESS_TIMEOUT": LIVENESS_TIMEOUT,
 }
 _ISPYB_VARIABLE = "PARVIS_ISPYB_URL"
 _ENVIRONMENT_VARIABLE = "PARVIS_ENVIRONMENT"

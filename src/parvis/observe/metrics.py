@@ -8,7 +8,6 @@ otherwise.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from parvis import __version__
 from parvis.config import Config, ConfigError
+from parvis.observe.ports import at_free_port, web_address
 from parvis.service.failure import REASON
 from parvis.service.identity import FIRST_SEEN, IDENTITY, identity_of
 from parvis.service.observer import Handled, Observer
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("parvis.metrics")
 
-_PORTS: Final = 100  # how many ports are tried, from the one asked for
 _MOST_DIGITS: Final = 16
 
 # From a millisecond to ten hours: handling takes from one to the other, and a queue may grow for a night.
@@ -148,18 +147,10 @@ class Metrics(Observer):
         Raises:
             ConfigError: None is free, or there is no such address here.
         """
-        ports = range(port, min(port + _PORTS, 65536)) if port else range(1)
-        for candidate in ports:
-            try:
-                self.port, self._close = _serve(self.registry, candidate, address)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    continue  # another instance on this machine has it
-                raise ConfigError(f"metrics cannot be served at {address}:{candidate}: {error}") from None
-            host = f"[{address}]" if ":" in address else address
-            _log.info("metrics at http://%s:%d/metrics", host, self.port)
-            return
-        raise ConfigError(f"metrics cannot be served: no port from {ports[0]} to {ports[-1]} is free")
+        self.port, self._close = at_free_port(
+            "metrics", address, port, lambda candidate: _serve(self.registry, candidate, address)
+        )
+        _log.info("metrics at %s/metrics", web_address(address, self.port))
 
     def inbox(self, depth: Callable[[], int]) -> None:
         self._depth = depth

@@ -78,6 +78,8 @@ class Host:
         self._names = description["service"]
         description |= {"tag": tag} if tag else {}
         self._status = StatusBroadcast(transport.post, description, self._observers.card)
+        self._turned: float | None = None  # when the loop last turned
+        self._observers.pulse(self)
 
     def stop(self) -> None:
         """Ask for the end: the message in hand is finished, the rest goes back. Any thread may ask."""
@@ -89,6 +91,10 @@ class Host:
     def is_stopping(self) -> bool:
         """Whether it was told to stop."""
         return self._stopping
+
+    def last_turn(self) -> float | None:
+        """As `Pulse.last_turn`."""
+        return self._turned
 
     def run(self) -> None:
         """Run until `stop` is called or a shutdown command comes.
@@ -225,6 +231,7 @@ class Host:
 
     def _next(self) -> tuple[Worker, Message] | None:
         """Return the next message, or None when there is something else to look at."""
+        self._turned = time.monotonic()
         committer, inbox = self._committer, self._inbox
         if inbox.empty() and committer.has_open:
             committer.confirm()  # meanwhile more may have come, which then leaves together with the rest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from parvis.service.base import AnyService
 from parvis.service.handling import Outcome
@@ -29,11 +29,27 @@ class Handled:
     seconds: float
 
 
+class Pulse(Protocol):
+    """Whether a host lives, as seen from any thread."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop."""
+        ...
+
+    def last_turn(self) -> float | None:
+        """When it last looked for something to do, on the monotonic clock; None if it is not there yet."""
+        ...
+
+
 class Observer:
     """Is told what a host does. All methods are called on the thread of the host, and must be quick.
 
     A subclass overrides what it needs. What an observer raises is logged and changes nothing else.
     """
+
+    def pulse(self, pulse: Pulse) -> None:
+        """Before everything else: where to see whether the host lives."""
 
     def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
         """The host is connected, and its services have started."""

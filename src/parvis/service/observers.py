@@ -9,13 +9,14 @@ from typing import Any
 
 from parvis.config import Config
 from parvis.observe.hops import reports_hops
+from parvis.observe.liveness_settings import liveness_settings
 from parvis.observe.log_broadcast import LogBroadcast, broadcast_level
 from parvis.observe.recent import Recent
 from parvis.observe.tracing_settings import tracing_settings
 from parvis.service.base import AnyService
 from parvis.service.flow import FlowControl
 from parvis.service.flow_limits import Limits
-from parvis.service.observer import Handled, Observer
+from parvis.service.observer import Handled, Observer, Pulse
 from parvis.transport.base import Message, Send, Transport
 
 logger = logging.getLogger("parvis.host")
@@ -35,6 +36,11 @@ def default_observers(config: Config) -> list[Observer]:
         from parvis.observe.metrics import start_metrics
 
         observers.append(start_metrics(config))
+    liveness = liveness_settings(config)
+    if liveness is not None:
+        from parvis.observe.endpoints import start_endpoints
+
+        observers.append(start_endpoints(liveness))
     if reports_hops(config):
         from parvis.observe.hop_recorder import HopRecorder
 
@@ -61,6 +67,10 @@ class Observers:
     def has_closing(self) -> bool:
         """Whether any of them adds to transactions."""
         return bool(self._closing)
+
+    def pulse(self, pulse: Pulse) -> None:
+        """As `Observer.pulse`."""
+        self._tell(lambda observer: observer.pulse(pulse))
 
     def started(self, transport: Transport, services: Sequence[AnyService]) -> None:
         """As `Observer.started`."""
