@@ -440,7 +440,7 @@ def test_draining_loses_and_doubles_nothing_when_the_connection_is_cut(
             broker.disconnect_all()
 
     here, there = place("work", NAMESPACE), place("elsewhere", NAMESPACE)
-    drain(embedded.transport, here, there, told=told, wait=0, stop=3)
+    drain(embedded.transport, here, there, told=told, wait=0, stop=1.5)
     sizes = {one.name: one.size for one in broker.statistics()}
     assert sizes[f"/queue/{NAMESPACE}.work"] == 0
     assert sizes[f"/queue/{NAMESPACE}.elsewhere"] == 40
