@@ -13,6 +13,8 @@ from typing import Final
 from parvis.observe.dead_letters import DeadLetter, of_peeked, origin_of
 from parvis.observe.queue_figures import LONGEST_PEEK, NoPeek, QueueFigures, QueueSource
 
+_LATE: Final = "RabbitMQ"
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -117,7 +119,10 @@ def find(
         ValueError: `wanted.reason` is no regular expression.
     """
     wanted = wanted or Wanted()
-    queues = dead_letter_queues(source.figures(), wanted)
+    # RabbitMQ tells some seconds late how many messages there are, and a look may change their order.
+    is_late = source.product == _LATE
+    queues = dead_letter_queues(source.figures(), wanted, even_empty=is_late)
+    held: dict[str, int] = {}
     letters: list[DeadLetter] = []
     problems: dict[str, str] = {}
     has_more = False
@@ -126,13 +131,25 @@ def find(
             peeked = source.peek(queue.absolute, most, at_a_price=at_a_price)
         except NoPeek as error:
             problems[queue.absolute] = str(error)
+            held[queue.absolute] = queue.held or 0
             continue
-        letters += [letter for one in peeked if wanted.matches(letter := of_peeked(one))]
-        if len(peeked) >= most and (queue.held or 0) > most:
+        found = [letter for one in peeked if wanted.matches(letter := of_peeked(one))]
+        letters += sorted(found, key=_age_and_name if is_late else _age)
+        is_all = len(peeked) < most
+        held[queue.absolute] = len(peeked) if is_late and is_all else queue.held or 0
+        if not is_all and (queue.held or 0) > most:
             problems[queue.absolute] = f"only the first {most} of {queue.held} were looked at"
             has_more = True
-    held = {queue.absolute: queue.held or 0 for queue in queues}
+    held = {queue: count for queue, count in held.items() if count}
     return Listing(numbered(letters), held, problems, has_more)
+
+
+def _age(letter: DeadLetter) -> float:
+    return letter.died or 0.0
+
+
+def _age_and_name(letter: DeadLetter) -> tuple[float, str]:
+    return _age(letter), letter.identity
 
 
 def numbered(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
@@ -140,12 +157,17 @@ def numbered(letters: Iterable[DeadLetter]) -> list[DeadLetter]:
     return [replace(letter, number=number) for number, letter in enumerate(letters, 1)]
 
 
-def dead_letter_queues(figures: Iterable[QueueFigures], wanted: Wanted) -> list[QueueFigures]:
+def dead_letter_queues(
+    figures: Iterable[QueueFigures], wanted: Wanted, *, even_empty: bool = False
+) -> list[QueueFigures]:
     """Return the queues that may hold wanted dead letters and are not empty, by name."""
     found = [
         one
         for one in figures
-        if one.kind == "queue" and one.dead_letters and one.held and wanted.has_queue(one.absolute)
+        if one.kind == "queue"
+        and one.dead_letters
+        and (one.held or even_empty)
+        and wanted.has_queue(one.absolute)
     ]
     return sorted(found, key=lambda one: one.absolute)
 
