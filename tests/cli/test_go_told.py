@@ -70,6 +70,14 @@ def test_the_end_of_a_recipe_in_which_nothing_reports_back(place: Path):
     assert end == {"event": "end", "success": True, "reason": None, "images": 0, "state": "finished"}
 
 
+def test_from_a_machine_without_records(place: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PARVIS_RECORDS_DIRECTORY")
+    monkeypatch.setenv("PARVIS_STATE_DIRECTORY", str(place / "elsewhere"))
+    result = go(place, CHAIN)
+    assert result.exit_code == 0, result.output
+    assert "Finished: 4 messages handled" in result.stdout
+
+
 def test_dead_letters_fail_it(place: Path):
     result = go(place, {**CHAIN, "start": [[1, {"number": 13}]]})
     assert result.exit_code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -344,7 +345,9 @@ class _Submission:
         from parvis.cli.story_watch import StoryWatch
 
         report = self._say.event if self._say.as_json else None
-        if not follow(self._transport, self._inbox, self._wait, report, StoryWatch(self._config)):
+        with contextlib.closing(StoryWatch(self._config)) as watch:
+            succeeded = follow(self._transport, self._inbox, self._wait, report, watch)
+        if not succeeded:
             raise click.exceptions.Exit(1)
 
 
