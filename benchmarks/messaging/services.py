@@ -6,6 +6,7 @@ frames that were made before.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
@@ -36,6 +37,12 @@ def ours(queue: str) -> None:
     host = Host(config.transport(), [Forward(config)], queue=queue)
     stop_on_signals(host)
     host.run()
+
+
+def reporting(queue: str) -> None:
+    """The same, which reports what it handles."""
+    os.environ["PARVIS_RECORDS_HOPS"] = "true"
+    ours(queue)
 
 
 def workflows(queue: str) -> None:
@@ -127,7 +134,12 @@ def pass_on(sock: socket.socket, head: str, body: bytes) -> None:
         )
 
 
-KINDS: dict[str, Callable[[str], None]] = {"ours": ours, "workflows": workflows, "raw": raw}
+KINDS: dict[str, Callable[[str], None]] = {
+    "ours": ours,
+    "reporting": reporting,
+    "workflows": workflows,
+    "raw": raw,
+}
 
 if __name__ == "__main__":
     KINDS[sys.argv[1]](sys.argv[2])

@@ -87,6 +87,7 @@ class Stack:
 
 STACKS = (
     Stack("Parvis", "ActiveMQ", ("services.py", "ours", "{queue}")),
+    Stack("Parvis, reporting hops", "ActiveMQ", ("services.py", "reporting", "{queue}")),
     Stack("workflows", "ActiveMQ", ("services.py", "workflows", "{queue}")),
     Stack("Parvis", "RabbitMQ", ("services.py", "ours", "{queue}")),
     Stack("workflows", "RabbitMQ", ("services.py", "workflows", "{queue}")),
