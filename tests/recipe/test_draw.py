@@ -303,3 +303,13 @@ def test_a_flow_chart_shows_them() -> None:
     assert "  failed -.-> n7" in lines
     join = "4 join<br/><small>join</small><br/><small>waits for node 2, 100 of node 3</small>"
     assert f'  n4[["{join}"]]' in lines
+
+
+def test_the_text_says_what_is_known_of_a_recipe_that_runs() -> None:
+    notes = Notes({2: NodeNote("99 done, 1 to do", "running")}, {(1, 2): "100"})
+    recipe = Recipe.from_dict(FAILURES)
+    lines = to_text(recipe, 60, notes).splitlines()
+    assert "  ├─ a (100) → 2 a  (99 done, 1 to do)" in lines
+    narrow = to_text(recipe, 30, notes).splitlines()
+    assert "  │  │  (99 done, 1 to do)" in narrow
+    assert all(len(line) <= 30 for line in narrow)

@@ -21,6 +21,7 @@ from parvis.observe.story_notes import notes_of
 from parvis.recipe.draw import to_text
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError
+from parvis.recipe.watch import is_watch_topic, without_watchers
 
 STYLES: Final = {
     "finished": "green",
@@ -106,13 +107,15 @@ def hop_line(hop: Hop, names: dict[int, str] | None = None) -> Text:
 
 
 def node_table(nodes: Iterable[NodeCount]) -> Table:
-    """A line for each node with its counts."""
+    """A line for each node with its counts, but for those of whoever waits for the recipe."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("node", no_wrap=True, overflow="ellipsis")
     table.add_column("state")
     for name in ("sent", "done", "to do", "held", "again", "given up", "mean", "longest"):
         table.add_column(name, justify="right", no_wrap=True)
     for node in nodes:
+        if is_watch_topic(node.queue):
+            continue
         counts = (
             node.sent,
             node.handled - node.given_up,
@@ -138,7 +141,7 @@ def picture(story: Story, width: int) -> Text:
         return Text("The recipe itself is not known, so there is no picture of it.", style="dim")
     notes = notes_of(story)
     try:
-        drawn = to_text(Recipe.from_dict(dict(story.started.recipe)), width, notes)
+        drawn = to_text(Recipe.from_dict(without_watchers(story.started.recipe)), width, notes)
     except RecipeError as error:
         return Text(f"The recipe cannot be drawn: {terminal_line(str(error))}", style="magenta")
     states = {f"({note.text})": note.state for note in notes.nodes.values()}

@@ -13,9 +13,9 @@ from markupsafe import Markup
 from parvis.observe import hop_table
 from parvis.observe.hops import REQUEST, Hop, Started
 from parvis.observe.records import RecordsError
-from parvis.observe.story import NodeCount, Story
+from parvis.observe.story import Story
+from parvis.observe.story_notes import notes_of
 from parvis.recipe.draw import to_svg
-from parvis.recipe.draw_svg import NodeNote, Notes
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError
 from parvis.recipe.watch import without_watchers
@@ -106,36 +106,6 @@ def _graph(story: Story) -> Part:
     except RecipeError as error:
         return part("said", "no graph", "late", f"The recipe cannot be drawn: {error}")
     return part("graph", story.recipe_id, Markup(picture))  # noqa: S704 - drawn by us, with all texts escaped
-
-
-def notes_of(story: Story) -> Notes:
-    """Return what the picture of a recipe is to say of each node and of each way between two."""
-    ways: dict[tuple[int, int], int] = {}
-    for edge in story.edges:
-        if edge.source != edge.target:
-            ways[edge.source, edge.target] = ways.get((edge.source, edge.target), 0) + edge.count
-    return Notes(
-        nodes={
-            number: _note(node, sum(count for (_, target), count in ways.items() if target == number))
-            for number, node in story.nodes.items()
-            if number != REQUEST
-        },
-        edges={way: f"{count:,}" for way, count in ways.items()},
-    )
-
-
-def _note(node: NodeCount, arrived: int) -> NodeNote:
-    if node.state == "idle":
-        return NodeNote("nothing yet", "idle")
-    ready = node.outstanding - node.waiting
-    counts = (
-        (node.handled - node.given_up, "done"),
-        (ready, "to do" if node.state != "silent" else "handed over"),
-        (node.waiting, "held back"),
-        (node.given_up, "given up"),
-    )
-    said = [f"{count:,} {word}" for count, word in counts if count > 0]
-    return NodeNote(", ".join(said) or f"{arrived:,} sent", node.state)
 
 
 def _time_line(story: Story) -> list[ShownNode]:
