@@ -330,14 +330,15 @@ def test_hostile_names_are_harmless(site: Site) -> None:
     assert site.board.ignored == 1
 
 
-@pytest.mark.parametrize("size", [(40, 10), (12, 3), (1, 1), (80, 24), (200, 60)])
+@pytest.mark.parametrize("size", [(40, 10), (1, 1), (200, 60)])
 def test_every_key_at_every_size(site: Site, size: tuple[int, int]) -> None:
     site.tell(PIA, OLD, TASK, POD, *(PIA | {"host": f"vm4.{number}"} for number in range(60)))
-    keys = "down up right left end home pagedown pageup s v v v v l l question_mark escape enter enter"
+    moves = "down up right left end home pagedown pageup"
+    keys = f"s v {moves} v enter escape v v l l question_mark escape enter x escape slash p escape escape"
 
     async def script(pilot: Pilot[None]) -> None:
         await until(pilot, lambda: overview(pilot).matched == 64, "the cards")
-        await pilot.press(*keys.split(), "x", "escape", "slash", "p", "escape", "escape", "escape")
+        await pilot.press(*keys.split())
         await pilot.resize_terminal(80, 24)
         await shows(pilot, "64 instances of 4 services")
 

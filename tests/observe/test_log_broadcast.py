@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from inbox import Inbox
 from parvis.config import Config, ConfigError
 from parvis.observe.log_broadcast import TOPIC, LoggedLine, broadcast_level, read_line
+from parvis.service.host import Host
 from parvis.service.status import host_id
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import Listener, hosted, recipe_message
+from real.rabbitmq.vhost import VirtualHost
+from running import Listener, hosted, in_thread, recipe_message
 from sample_services import Multiplier
 from waiting import wait_until
 
@@ -112,3 +114,16 @@ def test_anything(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"time": 1, "message": "' + b"x" * 20_000 + b'"}'])
 def test_what_is_no_record(body: bytes) -> None:
     assert read_line(body) is None
+
+
+@pytest.mark.real("rabbitmq")
+def test_on_rabbitmq(vhost: VirtualHost, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "parvis")
+    with in_thread(Host(vhost.transport(), [Multiplier(Config())])):  # nobody hears what it says first
+        heard, transport = Inbox(), vhost.transport()
+        transport.connect()
+        transport.subscribe_broadcast(TOPIC, heard)
+        wait_until(lambda: "ready: Multiplier" in caplog.text, 20, "the service to be ready")
+        log.warning("said on RabbitMQ")
+        assert find(heard, "said on RabbitMQ").service == "Multiplier"
+        transport.disconnect()

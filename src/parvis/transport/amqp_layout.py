@@ -26,7 +26,7 @@ from parvis.transport.amqp_messages import (
 
 Kind = Literal["vhost", "user", "permission", "exchange", "queue", "binding", "policy"]
 
-BROADCASTS: Final = ("command", "transient.status")
+BROADCASTS: Final = ("command", "transient.log", "transient.parvis.flow", "transient.status")
 STANDARD_DELAYS: Final = (1, 2, 4, 8, 10, 16, 30, 32, 60, 64, 128, 256, 300)
 """Seconds: what a host waits between attempts, and what people ask for."""
 
