@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from parvis.observe.storyteller import story_of
 from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, dump_json
 from parvis.service.base import AnyService
 from parvis.service.host import Host
+from parvis.service.observer import Handled
 from parvis.transport.base import Send
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
@@ -387,3 +390,35 @@ def _identities(results: Listener) -> set[str]:
 def running(broker: BrokerThread, config: Config, service: type[AnyService]) -> Any:
     """A service with a configuration, in a thread of this process."""
     return in_thread(Host(transport_to(broker.port), [service(config)]))
+
+
+def test_a_dead_letter_that_lost_its_headers_is_reported_all_the_same(
+    broker: BrokerThread, transport: StompTransport, reports: Reports, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("parvis.service.host._LONGEST_PAUSE", 0.01)
+    letters = Listener(transport, "DLQ.test.multiply")
+    sent = recipe_message("multiply", {"number": "none"})
+    large = {f"h{number}": "x" * 6900 for number in range(7)} | {"more": "y" * 600}
+    with reporting(broker, Multiplier):
+        transport.send(replace(sent, headers={**sent.headers, **large}))
+        letters.wait_for(1)
+        (hop,) = reports.wait_for_hops(1)
+    assert [sent.kind for sent in hop.sent] == ["dead_letter"]
+    assert "the broker refused" in hop.reason
+
+
+class _Failing(HopRecorder):
+    """An observer of transactions that fails."""
+
+    def closing(self, handled: Sequence[Handled]) -> Sequence[Send]:
+        raise ZeroDivisionError(handled)
+
+
+def test_an_observer_of_transactions_that_fails_stops_nothing(
+    broker: BrokerThread, transport: StompTransport, reports: Reports
+):
+    results = Listener(transport, "results")
+    with hosted(broker.port, Multiplier, observers=[_Failing(), HopRecorder()]):
+        transport.send(recipe_message("multiply", {"number": 1}))
+        results.wait_for(1)
+        reports.wait_for_hops(1)

@@ -81,8 +81,18 @@ class HopRecorder(Observer):
 
     def closing(self, handled: Sequence[Handled]) -> Sequence[Send]:
         """Report what was handled."""
-        hops = [hop for one in handled for hop in self._hops.get(one.message.message_id, ())]
+        if self._is_refused:
+            return ()
+        hops = [hop for one in handled for hop in self._hops_of(one)]
         return [report(hops)] if hops else ()
+
+    def _hops_of(self, handled: Handled) -> Sequence[Hop]:
+        hops = self._hops.get(handled.message.message_id)
+        if hops is not None or handled.outcome.result in ("done", "duplicate"):
+            return hops or ()
+        # What leaves without `sending` is a dead letter with little but its body.
+        bare = hops_of(handled, (), time.time())
+        return [replace(hop, sent=(Sent(hop.node, hop.queue, 1, "dead_letter"),)) for hop in bare]
 
     def committed(self, handled: Sequence[Handled]) -> None:
         """Forget what was reported."""
