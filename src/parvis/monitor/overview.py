@@ -88,6 +88,7 @@ class Overview(ScrollView, can_focus=True):
         self._chosen: Key | None = None  # what the user chose, as long as it is there
         self._index = 0
         self._drawn: dict[int, Strip] = {}
+        self._boxes: dict[int, tuple[tuple[bool, int], list[list[Segment]]]] = {}
         self._scene = Scene(0.0, {})
 
     @property
@@ -133,6 +134,7 @@ class Overview(ScrollView, can_focus=True):
         changed = density is not self.density
         self.density = density
         self._empty = empty_columns(self._matched)
+        self._boxes.clear()
         if density is Density.SERVICES:
             self._items = list(self._with_opened(grouped(self._matched, self.order, now)))
         else:
@@ -214,9 +216,16 @@ class Overview(ScrollView, can_focus=True):
         first = row * across
         for index, item in enumerate(self._items[first : first + across], first):
             if isinstance(item, Card):
-                drawn = card_lines(item, width, self._scene, chosen=index == self._index)
-                segments += drawn[line]
+                segments += self._box(index, item, width)[line]
         return segments, False
+
+    def _box(self, index: int, card: Card, width: int) -> list[list[Segment]]:
+        """The lines of a card, drawn once for all of them."""
+        key = (index == self._index, width)
+        known = self._boxes.get(index)
+        if known is None or known[0] != key:
+            known = self._boxes[index] = (key, card_lines(card, width, self._scene, chosen=key[0]))
+        return known[1]
 
     def _line(self, y: int) -> tuple[list[Segment], bool]:
         if y >= len(self._items):
