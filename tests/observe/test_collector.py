@@ -149,9 +149,11 @@ def test_killed_it_has_kept_all_that_it_acknowledged(tmp_path: Path) -> None:
 
 def test_told_to_end_it_writes_what_has_come(tmp_path: Path) -> None:
     with collecting(tmp_path, None, "--no-hops") as collector:
+        collector.process.send_signal(signal.SIGSTOP)  # so that nothing is read before it is told to end
         with socket.create_connection(("127.0.0.1", collector.ports["TCP"])) as connection:
             connection.sendall(b"".join(b'{"short_message": "n %d"}\0' % number for number in range(3_000)))
         collector.process.terminate()
+        collector.process.send_signal(signal.SIGCONT)
         assert collector.process.wait(30) == 0
         assert len(collector.found()) == 3_000
         assert "3000 records and reports written." in collector.said
@@ -159,15 +161,21 @@ def test_told_to_end_it_writes_what_has_come(tmp_path: Path) -> None:
 
 def test_hops_are_acknowledged_when_they_are_kept(tmp_path: Path, broker: BrokerThread) -> None:
     environment = broker_environment(broker.port)
+
+    def in_flight() -> int:
+        found = [one for one in broker.statistics() if one.name.endswith("parvis.hops")]
+        return sum(one.in_flight for one in found)
+
     with connected(broker.port) as transport:
-        transport.send(*[report([hop(number)]) for number in range(40)])
-        with collecting(tmp_path, environment) as collector:
-            wait_until(lambda: collector.hops() > 0, 30, "the first hops")
+        with collecting(tmp_path, environment, size=_SIZE_LIMIT) as collector:
+            fill_disk(collector)
+            transport.send(*[report([hop(number)]) for number in range(40)])
+            wait_until(lambda: in_flight() == 40, 30, "the hops to be delivered")
             collector.process.send_signal(signal.SIGKILL)
             collector.process.wait()
-        transport.send(*[report([hop(number)]) for number in range(40, 80)])
         with collecting(tmp_path, environment) as collector:
-            wait_until(lambda: collector.hops() == 80, 30, "all hops")
+            wait_until(lambda: collector.hops() == 40, 30, "all hops")
+            wait_until(lambda: in_flight() == 0, 30, "the hops to be acknowledged")
             collector.process.terminate()
             collector.process.wait()
         left: list[object] = []
@@ -175,6 +183,23 @@ def test_hops_are_acknowledged_when_they_are_kept(tmp_path: Path, broker: Broker
         transport.send(report([hop(99)]))
         wait_until(lambda: left, 10, "the last hop")
         assert len(left) == 1, "hops that were kept are still in the queue"
+
+
+def fill_disk(collector: Collecting) -> list[str]:
+    """Send records until the disk is full; return those that came."""
+    sent: list[str] = []
+
+    def are_settled() -> bool:
+        return collector.found() == set(sent) or "disk is full" in collector.said
+
+    with socket.create_connection(("127.0.0.1", collector.ports["TCP"])) as connection:
+        while "the disk is full: make room on it" not in collector.said:
+            for _ in range(10):
+                sent.append(f"text {len(sent)} {os.urandom(20_000).hex()}")
+                connection.sendall(json.dumps({"short_message": sent[-1]}).encode() + b"\0")
+            wait_until(are_settled, 20, "the records")
+            assert len(sent) < 1_000, "the disk was not full"
+    return sent
 
 
 def test_a_report_that_is_none_does_not_stop_the_others(tmp_path: Path, broker: BrokerThread) -> None:
@@ -207,24 +232,12 @@ def test_log_records_are_taken_while_the_broker_is_away(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_outlived(tmp_path: Path) -> None:
-    kept: list[str] = []
     with collecting(tmp_path, None, "--no-hops", size=_SIZE_LIMIT) as collector:
-
-        def is_all_kept() -> bool:
-            return collector.found() == set(kept)
-
-        with socket.create_connection(("127.0.0.1", collector.ports["TCP"])) as connection:
-            while "the disk is full: make room on it" not in collector.said:
-                texts = [f"text {len(kept) + number} {os.urandom(20_000).hex()}" for number in range(10)]
-                kept += texts
-                for text in texts:
-                    connection.sendall(json.dumps({"short_message": text}).encode() + b"\0")
-                wait_until(lambda: is_all_kept() or "disk is full" in collector.said, 20, "the records")
-                assert len(kept) < 1_000, "the disk was not full"
-            unlimited = resource.RLIM_INFINITY
-            resource.prlimit(collector.process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
-            wait_until(is_all_kept, 60, "all that came while the disk was full")
-        assert "records are written again" in collector.said
+        kept = fill_disk(collector)
+        unlimited = resource.RLIM_INFINITY
+        resource.prlimit(collector.process.pid, resource.RLIMIT_FSIZE, (unlimited, unlimited))
+        wait_until(lambda: collector.found() == set(kept), 60, "all that came while the disk was full")
+        wait_until(lambda: "records are written again" in collector.said, 10, "the good news")
 
 
 def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:

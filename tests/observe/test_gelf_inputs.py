@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -265,6 +266,16 @@ def test_a_hostile_datagram_costs_only_itself(inputs: GelfInputs, kept: Kept, na
     assert [record.message for record in kept.wait_for(1)] == ["after"]
 
 
+def test_a_bomb_is_unpacked_no_further_than_it_may_go() -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotGelf, match="larger than 4,000,000 bytes when unpacked"):
+            read_gelf(HOSTILE["bomb"])
+        assert tracemalloc.get_traced_memory()[1] < 5 * LARGEST
+    finally:
+        tracemalloc.stop()
+
+
 def test_bad_signs_and_odd_values_are_kept_as_well_as_they_can_be() -> None:
     text = b'{"short_message": "caf\xe9 \\u0000 \x7f", "timestamp": "x", "level": 99, "_a": {"b": [1]}}'
     one = read_gelf(text)
@@ -346,7 +357,7 @@ def test_who_can_wait_does_when_there_is_no_room_and_nothing_is_lost() -> None:
     intake = Intake(lambda: None)
     count = 60_000
     with GelfInputs(intake) as inputs:
-        stream = message("x") + b"\0"
+        stream = message("x", full_message="y" * 400) + b"\0"
 
         def pour() -> None:
             with connect(inputs) as connection:
@@ -356,7 +367,15 @@ def test_who_can_wait_does_when_there_is_no_room_and_nothing_is_lost() -> None:
         pouring = threading.Thread(target=pour)
         pouring.start()
         wait_until(lambda: intake.is_full, 30, "the intake to be full")
-        assert len(intake) < 2 * 20_000
+        sizes: list[int] = []
+
+        def has_stopped() -> bool:
+            sizes.append(len(intake))
+            return len(sizes) > 15 and len(set(sizes[-10:])) == 1
+
+        wait_until(has_stopped, 30, "whoever sends to wait")
+        assert pouring.is_alive()
+        assert inputs.account.dropped == {}
 
         def is_all_there() -> bool:
             taken.extend(intake.take()[0])

@@ -13,6 +13,7 @@ from parvis.config import Config
 if TYPE_CHECKING:
     from parvis.observe.gelf_inputs import GelfInputs
 
+_TICK = 0.1
 _PORT = click.IntRange(-1, 65535)
 
 
@@ -49,6 +50,7 @@ def collect(host: str, udp: int, tcp: int, http: int, no_hops: bool, config: Con
     from parvis.observe.records_place import open_writer
 
     set_up_logging(config)
+    ending = _Ending()
     transport = None if no_hops else config.transport()
     ports = {"udp": udp, "tcp": tcp, "http": http}
     with Collector(lambda: open_writer(config), transport) as collector:
@@ -62,7 +64,7 @@ def collect(host: str, udp: int, tcp: int, http: int, no_hops: bool, config: Con
             collector.announce(f"{host}:{inputs.ports['udp']}")
         with inputs:
             _announce(inputs, host, collector.directory)
-            _wait_for_signal()
+            ending.wait()
         lost = sum(inputs.account.dropped.values())
     click.echo(f"{collector.written} records and reports written{f', {lost} dropped' if lost else ''}.")
 
@@ -79,20 +81,27 @@ def _announce(inputs: GelfInputs, host: str, directory: Path) -> None:
     click.echo(f"Keeping records in {directory}")
 
 
-def _wait_for_signal() -> None:
-    """Return at SIGTERM or SIGINT; the second of them ends the process."""
-    import signal
-    import threading
+class _Ending:
+    """SIGTERM and SIGINT ask for the end; the second of them ends the process at once."""
 
-    from parvis.service.supervisor import end_by_signal
+    def __init__(self) -> None:
+        import signal
 
-    ended = threading.Event()
+        # Nothing with a lock in it: the handler runs wherever this thread happens to be.
+        self._is_asked_for = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
 
-    def end(number: int, _frame: object) -> None:
-        if ended.is_set():
+    def wait(self) -> None:
+        """Return when the end is asked for."""
+        import time
+
+        while not self._is_asked_for:
+            time.sleep(_TICK)
+
+    def _ask(self, number: int, _frame: object) -> None:
+        from parvis.service.supervisor import end_by_signal
+
+        if self._is_asked_for:
             end_by_signal(number)
-        ended.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    ended.wait()
+        self._is_asked_for = True
