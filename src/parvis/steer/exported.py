@@ -21,10 +21,12 @@ from typing import Any, Final, cast
 import orjson
 
 from parvis.observe.dead_letters import DeadLetter, of_content
+from parvis.transport.base import own_headers
 
 _LONGEST_NAME: Final = 100
 _LARGEST: Final = 256 * 1024 * 1024
 _MOST_TWINS: Final = 1000
+_PASSING: Final = frozenset({"ack", "subscription", "redelivered", "JMSXDeliveryCount"})
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.\-]")
 
 
@@ -121,8 +123,7 @@ def _lasting(content: Mapping[str, Any]) -> dict[str, Any]:
     headers: Any = content.get("header")
     if not isinstance(headers, dict):
         return {}
-    passing = {"ack", "subscription", "redelivered"}
-    return {name: value for name, value in cast("dict[str, Any]", headers).items() if name not in passing}
+    return own_headers(cast("dict[str, Any]", headers))
 
 
 def _content(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
@@ -142,10 +143,10 @@ def _content(headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
 
 
 def _header(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Headers as tools of the field expect them: on RabbitMQ, what the broker notes of deaths is a list."""
-    found: dict[str, Any] = {
-        name: value for name, value in headers.items() if name not in {"ack", "subscription"}
-    }
+    """Headers without those of this delivery, and as tools of the field expect them: on RabbitMQ, what the
+    broker notes of deaths is a list.
+    """
+    found: dict[str, Any] = {name: value for name, value in headers.items() if name not in _PASSING}
     with contextlib.suppress(ValueError, RecursionError):
         deaths: Any = json.loads(headers.get("x-death", ""))
         if isinstance(deaths, list):
