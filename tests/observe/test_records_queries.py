@@ -155,12 +155,12 @@ def test_they_come_by_rabbitmq_as_well(tmp_path: Path, vhost: VirtualHost) -> No
         transport.disconnect()
 
 
-def hops_of(recipe_id: str, numbers: range) -> Send:
+def hops_of(recipe_id: str, numbers: range, queue: str = "q") -> Send:
     return report(
         Hop(
             recipe_id,
             1,
-            "q",
+            queue,
             f"i{number}",
             "done",
             service="S",
@@ -194,10 +194,10 @@ def test_a_copy_is_brought_up_to_date(collector: Collector, transport: Transport
     with RecipesElsewhere(transport, ["aaaa"]) as records:
         for last in (3, 5):
             written = collector.written
-            transport.send(hops_of("aaaa-1", range(last)), hops_of("other", range(last)))
+            transport.send(hops_of("aaaa-1", range(last)), hops_of("other", range(last), "r"))
             wait_until(lambda many=written: collector.written >= many + 2, 20, "the hops")
             with records.reading() as database:
                 assert len(hop_table.timeline(database, "aaaa-1")) == last
                 assert hop_table.timeline(database, "other") == []
-                assert set(hop_table.queues(database)) == {"q"}
+                assert set(hop_table.queues(database)) == {"q", "r"}
         assert len(records.search(LogQuery(text="number", limit=5))) == 5
