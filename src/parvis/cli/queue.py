@@ -31,7 +31,7 @@ def queue() -> None:
 Examples:
   parvis queue list                what there is to see
   parvis queue list --all          every queue and topic
-  parvis queue list --json | jq '.queues[] | select(.dead_letters and .held > 0)'
+  parvis queue list --json | jq '.queues[] | select(.held > 100)'
 """,
 )
 @click.option("--all", "every", is_flag=True, help="Show queues and topics that are empty and unused, too.")
