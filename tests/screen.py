@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import html
-import re
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,8 +11,6 @@ from textual.app import App
 from textual.pilot import Pilot
 
 Script = Callable[[Pilot[None]], Awaitable[None]]
-
-_PIECE = re.compile(r'<text [^>]*?y="([\d.]+)"[^>]*>(.*?)</text>', re.DOTALL)
 
 
 def use(app: App[None], script: Script, size: tuple[int, int] = (80, 24)) -> None:
@@ -29,12 +24,8 @@ def use(app: App[None], script: Script, size: tuple[int, int] = (80, 24)) -> Non
 
 
 def screen(app: App[Any]) -> str:
-    """Return what is on the screen, as text."""
-    lines: dict[float, str] = defaultdict(str)
-    picture = app.export_screenshot(simplify=True).rpartition("-matrix")[2]
-    for y, text in _PIECE.findall(picture):
-        lines[float(y)] += html.unescape(text.strip("\n")).replace("\xa0", " ")
-    return "\n".join(lines[y] for y in sorted(lines))
+    """Return what is on the screen, each sign in its place."""
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str, timeout: float = 10) -> None:

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from real.packages import Unavailable, install, unavailable
 from waiting import wait_until
 
@@ -25,6 +27,7 @@ class Tmux:
     """
 
     def __init__(self, socket: Path, environment: Mapping[str, str], size: tuple[int, int]) -> None:
+        self._runs = 0
         self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
         # A terminal has a size of its own, whatever the environment says.
         shell = [
@@ -49,6 +52,37 @@ class Tmux:
         """Give the shell a command."""
         self._run("send-keys", "-l", shlex.join(words))
         self._run("send-keys", "Enter")
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Give the shell a command on a clear screen; `wait_for_end` tells its end."""
+        self._runs += 1
+        words = shlex.join(
+            ["env", *(f"{name}={value}" for name, value in (environment or {}).items()), *command]
+        )
+        end = f"code=$?; stty -g | cksum; echo run {self._runs} ended with $code"
+        self._run("send-keys", "-l", f"clear; {words}; {end}")
+        self._run("send-keys", "Enter")
+
+    def wait_for_end(self, code: int = 0) -> str:
+        """Return what is seen once the command of `run` has ended with this exit code.
+
+        The line before the last is a checksum of the settings of the terminal.
+        """
+        return self.wait_for(f"run {self._runs} ended with {code}\n")
+
+    def click(self, column: int, line: int) -> None:
+        """Click with the left button; columns and lines count from 0."""
+        for end in "Mm":
+            self._run("send-keys", "-l", f"\x1b[<0;{column + 1};{line + 1}{end}")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to what the shell runs."""
+        (child,) = psutil.Process(int(self.state("pane_pid"))).children()
+        child.send_signal(number)
+
+    def state(self, name: str) -> str:
+        """Return what tmux says of the terminal, such as `alternate_on`."""
+        return self._run("display-message", "-p", f"#{{{name}}}").strip()
 
     def screen(self) -> str:
         """Return what is seen."""

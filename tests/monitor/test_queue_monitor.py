@@ -7,10 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from textual.app import App
 from textual.pilot import Pilot
 
 from parvis.config import Config, StompSettings
@@ -21,7 +19,7 @@ from parvis.transport.base import Send
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from running import NAMESPACE, Listener, broker_environment, recipe_message
-from screen import Script, until, use
+from screen import Script, screen, shows, until, use
 from tmux import terminal
 
 EVIL = "\x1b[2J\x1b]0;owned\x07[red]mark-up[/red]"
@@ -47,17 +45,6 @@ def config_for(broker: BrokerThread) -> Config:
 
 def monitor(source: QueueSource, broker: BrokerThread, interval: float = 0.1) -> QueueMonitor:
     return QueueMonitor(source, config_for(broker), interval)
-
-
-def screen(app: App[Any]) -> str:
-    """What is on the screen, each sign in its place."""
-    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
-
-
-async def shows(pilot: Pilot[None], *texts: str) -> None:
-    """Return as soon as the screen shows all of these."""
-    what = ", ".join(texts)
-    await until(pilot, lambda: all(text in screen(pilot.app) for text in texts), what)
 
 
 def row(pilot: Pilot[None], name: str) -> list[str]:

@@ -21,7 +21,7 @@ from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from real.activemq.server import ActiveMQ
 from running import broker_environment
-from terminal import Terminal, terminal
+from tmux import Tmux, terminal
 from waiting import wait_until
 from zocalo_site import COMMANDS, stomp_site
 
@@ -74,84 +74,90 @@ def telling(transport: StompTransport, cards: Sequence[dict[str, object]]) -> It
         teller.join()
 
 
-def test_two_hundred_instances_at_80_by_24(broker: BrokerThread, transport: StompTransport) -> None:
+def test_two_hundred_instances_at_80_by_24(
+    broker: BrokerThread, transport: StompTransport, tmp_path: Path
+) -> None:
     cards = [instance(number) for number in range(200)]
-    with telling(transport, cards), terminal(80, 24) as screen:
-        screen.run(MONITOR, broker_environment(broker.port))
-        shown = screen.wait_for("200 instances of 3 services", "● 150 processing", "○ 50 idle", "▸ PIA")
+    with telling(transport, cards), terminal(tmp_path, {}, (80, 24)) as shell:
+        shell.run(MONITOR, broker_environment(broker.port))
+        shown = shell.wait_for("200 instances of 3 services", "● 150 processing", "○ 50 idle", "▸ PIA")
         assert re.search(r"▸ PIA +67 ● 50 processing  ○ 17 idle", shown), shown
         assert max(map(len, shown.splitlines())) <= 80
-        screen.click(5, 4)
-        screen.press("Enter")
-        screen.wait_for("▼ PIA", "└ vm0.0")
-        screen.press("/")
-        screen.type("vm7.7")
-        screen.wait_for("3 of 200 instances", "filter: vm7.7", "vm7.79")
-        screen.press("Escape")
-        screen.resize(200, 60)
-        screen.wait_for("VERSION", "parvis 0.1.0")
-        screen.resize(40, 10)
-        screen.wait_for("200 instances of 3 services")
-        screen.resize(80, 24)
-        screen.press("?")
-        screen.wait_for("filter by words", "Close (Esc)")
-        _close_box(screen)
-        screen.press("q")
-        screen.wait_for("code=0")
+        shell.click(5, 4)
+        shell.type("Enter")
+        shell.wait_for("▼ PIA", "└ vm0.0")
+        shell.type("/")
+        shell.type("vm7.7")
+        shell.wait_for("3 of 200 instances", "filter: vm7.7", "vm7.79")
+        shell.type("Escape")
+        shell.resize(200, 60)
+        shell.wait_for("VERSION", "parvis 0.1.0")
+        shell.resize(40, 10)
+        shell.wait_for("200 instances of 3 services")
+        shell.resize(80, 24)
+        shell.type("?")
+        shell.wait_for("filter by words", "Close (Esc)")
+        _close_box(shell)
+        shell.type("q")
+        shell.wait_for_end()
 
 
-def test_hostile_names_do_nothing_to_a_terminal(broker: BrokerThread, transport: StompTransport) -> None:
+def test_hostile_names_do_nothing_to_a_terminal(
+    broker: BrokerThread, transport: StompTransport, tmp_path: Path
+) -> None:
     large = {"host": "large.1", "service": "x" * 10_000_000}
     cards = [*map(hostile, range(3)), instance(1)]
-    with telling(transport, cards), terminal(120, 40) as screen:
+    with telling(transport, cards), terminal(tmp_path, {}, (120, 40)) as shell:
         transport.post(Send(TOPIC, dump_json(large), kind="topic", persistent=False))
-        title = screen.state("pane_title")
-        screen.run(MONITOR, broker_environment(broker.port))
-        shown = screen.wait_for("4 instances of 2 services", "[red]evil[/]", "Dispatcher")
+        title = shell.state("pane_title")
+        shell.run(MONITOR, broker_environment(broker.port))
+        shown = shell.wait_for("4 instances of 2 services", "[red]evil[/]", "Dispatcher")
         assert not set(shown) & set("\u202e\u2066\u05d0\u0627\u0300\u0301\x07")
         # Every frame is where it should be: nothing moved the cursor.
         assert shown.splitlines()[2].startswith(("┏", "╭"))
-        screen.press("Enter")
-        screen.wait_for("class", "Stop service (X)")
-        _close_box(screen)
-        screen.press("q")
-        screen.wait_for("code=0")
-        assert screen.state("pane_title") == title
+        shell.type("Enter")
+        shell.wait_for("class", "Stop service (X)")
+        _close_box(shell)
+        shell.type("q")
+        shell.wait_for_end()
+        assert shell.state("pane_title") == title
 
 
-def without_colour(screen: Terminal) -> bool:
-    styles = re.findall(r"\x1b\[([\d;]*)m", screen.text(styles=True))
+def without_colour(shell: Tmux) -> bool:
+    styles = re.findall(r"\x1b\[([\d;]*)m", shell.escapes())
     codes = {code for style in styles for code in style.split(";")}
     return not codes & {"38", "48", *map(str, [*range(30, 38), *range(40, 48), *range(90, 108)])}
 
 
-def test_without_colour(broker: BrokerThread, transport: StompTransport) -> None:
+def test_without_colour(broker: BrokerThread, transport: StompTransport, tmp_path: Path) -> None:
     environment = broker_environment(broker.port)
-    with telling(transport, [instance(1), instance(2)]), terminal() as screen:
-        screen.run(MONITOR, environment | {"NO_COLOR": "1"})
-        screen.wait_for("2 instances", "● processing", "┏━ Dispatcher")
-        assert without_colour(screen)
-        screen.press("x")
-        screen.wait_for("Stop Dispatcher at uk.example.vm1.1?")
-        assert without_colour(screen)
-        _close_box(screen)
-        screen.press("q")
-        screen.wait_for("code=0")
-        screen.run(MONITOR, environment)
-        screen.wait_for("2 instances", "● processing")
-        assert not without_colour(screen)
-        screen.press("q")
-        screen.wait_for("code=0")
-        screen.run([*MONITOR, "--for", "1"], environment | {"TERM": "dumb"})
-        shown = screen.wait_for("code=0")
+    with telling(transport, [instance(1), instance(2)]), terminal(tmp_path, {}) as shell:
+        shell.run(MONITOR, environment | {"NO_COLOR": "1"})
+        shell.wait_for("2 instances", "● processing", "┏━ Dispatcher")
+        assert without_colour(shell)
+        shell.type("x")
+        shell.wait_for("Stop Dispatcher at uk.example.vm1.1?")
+        assert without_colour(shell)
+        _close_box(shell)
+        shell.type("q")
+        shell.wait_for_end()
+        shell.run(MONITOR, environment)
+        shell.wait_for("2 instances", "● processing")
+        assert not without_colour(shell)
+        shell.type("q")
+        shell.wait_for_end()
+        shell.run([*MONITOR, "--for", "1"], environment | {"TERM": "dumb"})
+        shown = shell.wait_for_end()
         assert "No live view, the services once instead: a terminal of type 'dumb' can show none" in shown
         assert "processing  Dispatcher" in shown
 
 
-def _close_box(screen: Terminal) -> None:
+def _close_box(shell: Tmux) -> None:
     """Press Esc, and wait: with the next key it would be another one."""
-    screen.press("Escape")
-    wait_until(lambda: "(Esc)" not in screen.text() and "Cancel" not in screen.text(), 10, "the box to close")
+    shell.type("Escape")
+    wait_until(
+        lambda: "(Esc)" not in shell.screen() and "Cancel" not in shell.screen(), 10, "the box to close"
+    )
 
 
 def _settings(shown: str) -> str:
@@ -159,28 +165,30 @@ def _settings(shown: str) -> str:
     return re.findall(r"^\d+ \d+$", shown, re.MULTILINE)[-1]
 
 
-def _check_left(screen: Terminal, before: str) -> None:
+def _check_left(shell: Tmux, before: str) -> None:
     """Check that a program that ended has put everything back."""
     for name, value in (("alternate_on", "0"), ("cursor_flag", "1"), ("mouse_any_flag", "0")):
-        assert screen.state(name) == value, name
-    assert _settings(screen.text()) == before
+        assert shell.state(name) == value, name
+    assert _settings(shell.screen()) == before
 
 
-def test_the_terminal_is_left_as_it_was(broker: BrokerThread, transport: StompTransport) -> None:
+def test_the_terminal_is_left_as_it_was(
+    broker: BrokerThread, transport: StompTransport, tmp_path: Path
+) -> None:
     environment = broker_environment(broker.port)
-    with telling(transport, [instance(1)]), terminal() as screen:
-        screen.run(["true"])
-        before = _settings(screen.wait_for("code=0\n"))
-        for end in (lambda: screen.press("q"), lambda: screen.press("C-c"), lambda: screen.signal(SIGTERM)):
-            screen.run(MONITOR, environment)
-            screen.wait_for("1 instance of 1 service")
-            assert screen.state("alternate_on") == "1"
+    with telling(transport, [instance(1)]), terminal(tmp_path, {}) as shell:
+        shell.run(["true"])
+        before = _settings(shell.wait_for_end())
+        for end in (lambda: shell.type("q"), lambda: shell.type("C-c"), lambda: shell.signal(SIGTERM)):
+            shell.run(MONITOR, environment)
+            shell.wait_for("1 instance of 1 service")
+            assert shell.state("alternate_on") == "1"
             end()
-            screen.wait_for("code=0\n")
-            _check_left(screen, before)
-        screen.run([sys.executable, "-c", BROKEN], environment)
-        assert "Error: ZeroDivisionError" in screen.wait_for("code=1\n")
-        _check_left(screen, before)
+            shell.wait_for_end()
+            _check_left(shell, before)
+        shell.run([sys.executable, "-c", BROKEN], environment)
+        assert "Error: ZeroDivisionError" in shell.wait_for_end(1)
+        _check_left(shell, before)
 
 
 @pytest.mark.real("activemq")
@@ -192,23 +200,23 @@ def test_twelve_services_of_both_kinds_on_activemq(activemq: ActiveMQ, tmp_path:
         ours = {name: stack.enter_context(site.running("parvis", "service", "-s", name)) for name in OURS}
         for name in THEIRS:
             stack.enter_context(site.running("zocalo.service", "-s", name))
-        screen = stack.enter_context(terminal(120, 40))
-        screen.run([str(COMMANDS / "parvis"), "monitor"], site.environment())
-        shown = screen.wait_for("12 instances of 12 services", "○ 11 idle", timeout=60)
+        shell = stack.enter_context(terminal(tmp_path, {}, (120, 40)))
+        shell.run([str(COMMANDS / "parvis"), "monitor"], site.environment())
+        shown = shell.wait_for("12 instances of 12 services", "○ 11 idle", timeout=60)
         for name in (*OURS, "The Doubler", *THEIRS[1:]):
             assert name in shown
         ours["Multiplier"].process.kill()
         killed = time.monotonic()
-        screen.press("/")
-        screen.type("doubler")
-        screen.wait_for("1 of 12 instances")
-        screen.press("Enter", "x")
-        screen.wait_for("Stop The Doubler at")
-        screen.press("y")
-        screen.wait_for("Told to stop: The Doubler", "shutdown")
-        screen.press("Escape")
+        shell.type("/")
+        shell.type("doubler")
+        shell.wait_for("1 of 12 instances")
+        shell.type("Enter", "x")
+        shell.wait_for("Stop The Doubler at")
+        shell.type("y")
+        shell.wait_for("Told to stop: The Doubler", "shutdown")
+        shell.type("Escape")
         site.transport.send(Send("gather", b"nonsense"))
-        screen.wait_for("? last seen 1", "dead letter", timeout=20)
+        shell.wait_for("? last seen 1", "dead letter", timeout=20)
         assert 9 < time.monotonic() - killed < 20
-        screen.press("q")
-        screen.wait_for("code=0")
+        shell.type("q")
+        shell.wait_for_end()
