@@ -24,12 +24,56 @@ from parvis.config.settings import (
     SmtpSettings,
     StompSettings,
 )
+from parvis.config.variables import (
+    ENVIRONMENT_VARIABLE,
+    FALLBACK_LOCATION,
+    GRAYLOG_PASSWORD,
+    GRAYLOG_TOKEN,
+    GRAYLOG_URL,
+    GRAYLOG_USERNAME,
+    ISPYB_VARIABLE,
+    LIVENESS_ADDRESS,
+    LIVENESS_PORT,
+    LIVENESS_TIMEOUT,
+    LOG_FORMAT_VARIABLE,
+    LOGBOOK_LOCATION,
+    METRICS_ADDRESS,
+    METRICS_PORT,
+    RABBITMQ_VARIABLES,
+    RECIPE_DIRECTORY,
+    RECORDS_COLLECTOR,
+    RECORDS_DIRECTORY,
+    RECORDS_HOPS,
+    STATE_DIRECTORY,
+    STOMP_VARIABLES,
+    STORAGE_VARIABLES,
+    TRANSPORT_VARIABLE,
+    VARIABLES,
+    VERBOSITY_VARIABLE,
+)
 
 if TYPE_CHECKING:
     from parvis.config.document import PluginConfiguration
     from parvis.transport.base import Transport
 
 __all__ = [
+    "FALLBACK_LOCATION",
+    "GRAYLOG_PASSWORD",
+    "GRAYLOG_TOKEN",
+    "GRAYLOG_URL",
+    "GRAYLOG_USERNAME",
+    "LIVENESS_ADDRESS",
+    "LIVENESS_PORT",
+    "LIVENESS_TIMEOUT",
+    "LOGBOOK_LOCATION",
+    "METRICS_ADDRESS",
+    "METRICS_PORT",
+    "RECIPE_DIRECTORY",
+    "RECORDS_COLLECTOR",
+    "RECORDS_DIRECTORY",
+    "RECORDS_HOPS",
+    "STATE_DIRECTORY",
+    "VARIABLES",
     "Config",
     "ConfigError",
     "GraylogSettings",
@@ -44,73 +88,9 @@ __all__ = [
 
 log = logging.getLogger("parvis.config")
 
-RECIPE_DIRECTORY = "zocalo.recipe_directory"
-FALLBACK_LOCATION = "zocalo.go.fallback_location"
-LOGBOOK_LOCATION = "zocalo.dispatcher.logbook_location"
-STATE_DIRECTORY = "parvis.state_directory"
-METRICS_PORT = "parvis.metrics.port"
-RECORDS_HOPS = "parvis.records.hops"
-RECORDS_DIRECTORY = "parvis.records.directory"
-RECORDS_COLLECTOR = "parvis.records.collector"
-GRAYLOG_URL = "parvis.graylog.url"
-GRAYLOG_TOKEN = "parvis.graylog.token"  # noqa: S105 - the name of the key
-GRAYLOG_USERNAME = "parvis.graylog.username"
-GRAYLOG_PASSWORD = "parvis.graylog.password"  # noqa: S105 - as above
-METRICS_ADDRESS = "parvis.metrics.address"
-LIVENESS_PORT = "parvis.liveness.port"
-LIVENESS_ADDRESS = "parvis.liveness.address"
-LIVENESS_TIMEOUT = "parvis.liveness.timeout"
-
-_STOMP_VARIABLES = {
-    "PARVIS_STOMP_HOST": "host",
-    "PARVIS_STOMP_PORT": "port",
-    "PARVIS_STOMP_USERNAME": "username",
-    "PARVIS_STOMP_PASSWORD": "password",
-    "PARVIS_STOMP_PREFIX": "prefix",
-}
-_RABBITMQ_VARIABLES = {
-    "PARVIS_RABBITMQ_HOST": "host",
-    "PARVIS_RABBITMQ_PORT": "port",
-    "PARVIS_RABBITMQ_USERNAME": "username",
-    "PARVIS_RABBITMQ_PASSWORD": "password",
-    "PARVIS_RABBITMQ_VHOST": "vhost",
-}
-_STORAGE_VARIABLES = {
-    "PARVIS_RECIPE_DIRECTORY": RECIPE_DIRECTORY,
-    "PARVIS_FALLBACK_LOCATION": FALLBACK_LOCATION,
-    "PARVIS_LOGBOOK_LOCATION": LOGBOOK_LOCATION,
-    "PARVIS_STATE_DIRECTORY": STATE_DIRECTORY,
-    "PARVIS_RECORDS_HOPS": RECORDS_HOPS,
-    "PARVIS_RECORDS_DIRECTORY": RECORDS_DIRECTORY,
-    "PARVIS_RECORDS_COLLECTOR": RECORDS_COLLECTOR,
-    "PARVIS_GRAYLOG_URL": GRAYLOG_URL,
-    "PARVIS_GRAYLOG_TOKEN": GRAYLOG_TOKEN,
-    "PARVIS_METRICS_PORT": METRICS_PORT,
-    "PARVIS_METRICS_ADDRESS": METRICS_ADDRESS,
-    "PARVIS_LIVENESS_PORT": LIVENESS_PORT,
-    "PARVIS_LIVENESS_ADDRESS": LIVENESS_ADDRESS,
-    "PARVIS_LIVENESS_TIMEOUT": LIVENESS_TIMEOUT,
-}
-_ISPYB_VARIABLE = "PARVIS_ISPYB_URL"
-_ENVIRONMENT_VARIABLE = "PARVIS_ENVIRONMENT"
-_VERBOSITY_VARIABLE = "PARVIS_VERBOSITY"
-_LOG_FORMAT_VARIABLE = "PARVIS_LOG_FORMAT"
-_TRANSPORT_VARIABLE = "PARVIS_TRANSPORT"
-
 _RABBITMQ = "PikaTransport"
 _STOMP = "StompTransport"
 _EITHER = "ParvisTransport"  # as `workflows` knows our connection: RabbitMQ where only that is configured
-
-#: Variables that change the configuration.
-VARIABLES = (
-    *_STOMP_VARIABLES,
-    *_RABBITMQ_VARIABLES,
-    *_STORAGE_VARIABLES,
-    _ISPYB_VARIABLE,
-    _VERBOSITY_VARIABLE,
-    _LOG_FORMAT_VARIABLE,
-    _TRANSPORT_VARIABLE,
-)
 
 
 @dataclass(frozen=True)
@@ -174,7 +154,7 @@ class Config:
         Raises:
             ConfigError: A file cannot be read or is malformed, or there is no such environment.
         """
-        path = path or _configured_path()
+        path = path or configured_path()
         held = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)} | dict(overrides or {})
         if path is None:
             if environments:
@@ -190,7 +170,7 @@ class Config:
         from parvis.config.document import read_document
 
         document = read_document(path)
-        chosen = tuple(environments) or _default_environments(document.environments)
+        chosen = tuple(environments) or default_environments(document.environments)
         config = cls(path=path, environments=chosen)
         for environment in chosen:
             for name in document.names_in(environment):
@@ -223,31 +203,31 @@ class Config:
         return replace(self, **({"ispyb_url": settings.url} if plugin == "ispyb" else {plugin: settings}))
 
     def _overridden(self, held: Mapping[str, str]) -> Config:
-        stomp: dict[str, Any] = {key: held[name] for name, key in _STOMP_VARIABLES.items() if name in held}
+        stomp: dict[str, Any] = {key: held[name] for name, key in STOMP_VARIABLES.items() if name in held}
         if "port" in stomp:
             stomp["port"] = _number(held, "PARVIS_STOMP_PORT", 1, 65535)
         rabbitmq: dict[str, Any] = {
-            key: held[name] for name, key in _RABBITMQ_VARIABLES.items() if name in held
+            key: held[name] for name, key in RABBITMQ_VARIABLES.items() if name in held
         }
         if "port" in rabbitmq:
             rabbitmq["port"] = _number(held, "PARVIS_RABBITMQ_PORT", 1, 65535)
-        storage = self.storage | {key: held[name] for name, key in _STORAGE_VARIABLES.items() if name in held}
-        url = held.get(_ISPYB_VARIABLE) or self.ispyb_url
+        storage = self.storage | {key: held[name] for name, key in STORAGE_VARIABLES.items() if name in held}
+        url = held.get(ISPYB_VARIABLE) or self.ispyb_url
         if url is None:
             url = storage.get("parvis.ispyb_url") or storage.get("zocalo.ispyb_url")
-        log_format = held.get(_LOG_FORMAT_VARIABLE, self.log_format)
+        log_format = held.get(LOG_FORMAT_VARIABLE, self.log_format)
         if log_format not in {"text", "json"}:
-            raise ConfigError(f"{_LOG_FORMAT_VARIABLE} must be text or json, it is {log_format[:20]!r}")
+            raise ConfigError(f"{LOG_FORMAT_VARIABLE} must be text or json, it is {log_format[:20]!r}")
         return replace(
             self,
             stomp=replace(self.stomp, **stomp),
             pika=replace(self.pika or PikaSettings(), **rabbitmq) if rabbitmq else self.pika,
             storage=storage,
             ispyb_url=url,
-            transport_default=held.get(_TRANSPORT_VARIABLE)
+            transport_default=held.get(TRANSPORT_VARIABLE)
             or self.transport_default
             or storage.get("zocalo.default_transport"),
-            verbosity=_number(held, _VERBOSITY_VARIABLE, 0, 9) if _VERBOSITY_VARIABLE in held else 0,
+            verbosity=_number(held, VERBOSITY_VARIABLE, 0, 9) if VERBOSITY_VARIABLE in held else 0,
             log_format=log_format,
             overrides=dict(held),
         )
@@ -370,7 +350,7 @@ class Config:
         if self.path is not None:
             variables["ZOCALO_CONFIG"] = str(self.path)
         if self.environments:
-            variables[_ENVIRONMENT_VARIABLE] = ",".join(self.environments)
+            variables[ENVIRONMENT_VARIABLE] = ",".join(self.environments)
         return variables
 
 
@@ -399,7 +379,7 @@ def shipped_recipes() -> Path:
 
 def environment_names() -> list[str]:
     """Return the names of the environments that can be chosen; none if there is no readable configuration."""
-    path = _configured_path()
+    path = configured_path()
     if path is None:
         return []
     from parvis.config.document import read_document
@@ -410,7 +390,8 @@ def environment_names() -> list[str]:
         return []
 
 
-def _configured_path() -> Path | None:
+def configured_path() -> Path | None:
+    """Return the file that `ZOCALO_CONFIG` names, or None."""
     return Path(os.environ["ZOCALO_CONFIG"]) if os.environ.get("ZOCALO_CONFIG") else None
 
 
@@ -421,8 +402,9 @@ def _number(held: Mapping[str, str], name: str, least: int, most: int) -> int:
     return int(text)
 
 
-def _default_environments(defined: Mapping[str, Any]) -> tuple[str, ...]:
-    named = os.environ.get(_ENVIRONMENT_VARIABLE, "")
+def default_environments(defined: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the environments that are in force where nobody names any, of those `defined`."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE, "")
     chosen = tuple(name.strip() for name in named.split(",") if name.strip())
     if chosen:
         return chosen

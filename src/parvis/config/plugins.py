@@ -45,22 +45,35 @@ def parse_settings(configuration: PluginConfiguration) -> Any:
     Raises:
         ConfigError: A key is missing, or has a value of the wrong kind. No value is shown: it may be secret.
     """
+    settings = read_settings(configuration)
+    for text in unknown_keys(configuration):
+        log.warning("%s: %s", _where(configuration), text)
+    return settings
+
+
+def unknown_keys(configuration: PluginConfiguration) -> list[str]:
+    """Return what to say of each key that the plugin of a configuration, one of `PLUGINS`, does not know."""
+    content = configuration.read()
+    own = _own_keys(PLUGINS[content["plugin"]])
+    return [
+        f"{key!r} is not a key of this plugin{suggestion(key, dict.fromkeys(own))}"
+        for key in sorted(content.keys() - own - {"plugin"})
+    ]
+
+
+def read_settings(configuration: PluginConfiguration) -> Any:
+    """As `parse_settings`, without a warning."""
     from pydantic import TypeAdapter, ValidationError
 
     content = configuration.read()
     plugin = PLUGINS[content["plugin"]]
     renamed = plugin.renamed or {}
-    own = {field.name for field in fields(plugin.settings)} - set(renamed.values()) | set(renamed)
-    where = f"{configuration.file}: {configuration.name} (plugin {content['plugin']})"
-    unknown = {
-        key: f"{key!r} is not a key of this plugin{suggestion(key, dict.fromkeys(own))}"
-        for key in sorted(content.keys() - own - {"plugin"})
-    }
+    where = _where(configuration)
     missing = [key for key in plugin.mandatory if key not in content]
     if missing:
-        raise ConfigError("; ".join([f"{where}: {', '.join(missing)} missing", *unknown.values()]))
-    for text in unknown.values():
-        log.warning("%s: %s", where, text)
+        texts = [f"{where}: {', '.join(missing)} missing", *unknown_keys(configuration)]
+        raise ConfigError("; ".join(texts))
+    own = _own_keys(plugin)
     values = {renamed.get(key, key): value for key, value in content.items() if key in own}
     try:
         return TypeAdapter(plugin.settings).validate_python(values)
@@ -70,6 +83,15 @@ def parse_settings(configuration: PluginConfiguration) -> Any:
             f"{back.get(_key(e['loc']), _key(e['loc']))}: {_say(e['type'], e['msg'])}" for e in error.errors()
         ]
         raise ConfigError(f"{where}: {'; '.join(problems)}".replace(": : ", ": ")) from None
+
+
+def _own_keys(plugin: Plugin) -> set[str]:
+    renamed = plugin.renamed or {}
+    return {field.name for field in fields(plugin.settings)} - set(renamed.values()) | set(renamed)
+
+
+def _where(configuration: PluginConfiguration) -> str:
+    return f"{configuration.file}: {configuration.name} (plugin {configuration.read()['plugin']})"
 
 
 def _key(location: tuple[int | str, ...]) -> str:
