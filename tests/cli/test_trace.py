@@ -145,7 +145,7 @@ def test_dead_letters_are_shown_and_once_sent_in_again_settled(place: Path):
     assert "Ended, and 1 of 3 messages were given up" in text
     assert "DEAD LETTER, rejected: a poison image" in text
     assert "(1 given up)" in text
-    add(place, hop(2, identity="x", reinjected=True, ago=5))
+    add(place, hop(2, identity="x", reinjected=1, ago=5))
     text = trace(place, ID).stdout
     assert "Finished" in text
     assert "sent in again: done" in text

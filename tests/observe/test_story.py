@@ -244,10 +244,10 @@ def test_error_edges_count_as_given_up_though_they_are_handled():
 
 def test_a_dead_letter_that_was_sent_in_again_is_settled():
     failed = hop(2, LETTER, result="reject", identity="x", ago=40)
-    anew = hop(2, to(4), identity="x", reinjected=True, ago=10)
+    anew = hop(2, to(4), identity="x", reinjected=1, ago=10)
     story = told(START, hop(1, to(2)), failed, anew, hop(4, ago=5))
     assert (story.state, story.failures, story.nodes[2].given_up) == ("finished", [], 0)
-    worse = hop(2, LETTER, result="reject", identity="x", reinjected=True, ago=3)
+    worse = hop(2, LETTER, result="reject", identity="x", reinjected=2, ago=60)
     assert told(START, hop(1, to(2)), failed, anew, hop(4, ago=5), worse).state == "failed"
 
 
@@ -372,7 +372,7 @@ hops_of_one_recipe = st.lists(
         seconds=st.sampled_from([0.1, 1.25, 3.0]),
         tries=st.integers(1, 3),
         sent=st.lists(sents, max_size=3).map(tuple),
-        reinjected=st.booleans(),
+        reinjected=st.integers(0, 2),
     ),
     max_size=12,
     unique_by=lambda hop: (hop.node, hop.identity, hop.tries, hop.begun, hop.result),

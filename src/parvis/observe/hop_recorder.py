@@ -6,14 +6,14 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from parvis.observe.hops import QUEUE, REQUEST, Hop, Sent, SentKind, clipped, report
 from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, is_recipe_message, parse_json
 from parvis.service.base import REMINDER
-from parvis.service.identity import IDENTITY, REINJECTED, first_seen_of, identity_of
+from parvis.service.identity import IDENTITY, first_seen_of, identity_of, reinjections
 from parvis.service.observer import Handled, Observer
 from parvis.service.settling import ATTEMPTS, CRASHES, RETRIES, count
 from parvis.service.status import host_id
@@ -155,7 +155,7 @@ def hops_of(handled: Handled, sends: Sequence[Send], now: float) -> list[Hop]:
             ),
             reason=clipped(outcome.reason),
             trace=clipped(outcome.trace, trace=True),
-            reinjected=REINJECTED in message.headers,
+            reinjected=reinjections(message.headers),
         )
         for recipe_id, ways in sent.items()
     ]
@@ -233,16 +233,17 @@ def _way(send: Send, message: Message, place: Place, *, done: bool) -> tuple[str
 def _ready(message: Message, now: float) -> float:
     """When a message could be handled, as far as can be told."""
     headers = message.headers
-    value = headers.get("timestamp", "") if REINJECTED in headers else headers.get(READY, "")
-    if not value.isdecimal() or len(value) > _MOST_DIGITS:
-        value = headers.get("timestamp", "")
-    if not value.isdecimal() or len(value) > _MOST_DIGITS:
-        value = first_seen_of(message)
-    return min(int(value) / 1000, now)
+    told = [_milliseconds(headers.get(READY)), _milliseconds(headers.get("timestamp"))]
+    # One that was sent in again may still say when it could be handled the first time.
+    ready = max(told) if reinjections(headers) else told[0] or told[1]
+    return min((ready or int(first_seen_of(message))) / 1000, now)
+
+
+def _milliseconds(value: str | None) -> int:
+    return int(value) if value and value.isdecimal() and len(value) <= _MOST_DIGITS else 0
 
 
 def _timed(send: Send, now: float) -> Send:
     if RECIPE_HEADER not in send.headers:
         return send
-    headers: Mapping[str, str] = {**send.headers, READY: str(round((now + send.delay) * 1000))}
-    return replace(send, headers=headers)
+    return send.with_headers({READY: str(round((now + send.delay) * 1000))})

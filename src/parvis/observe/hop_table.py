@@ -421,7 +421,7 @@ def _row(hop: Hop) -> tuple[Any, ...]:
 
 def _hop(recipe_id: str, row: Sequence[Any]) -> Hop:
     *before, sent, reason, trace, reinjected = row
-    values: list[Any] = [*before, sent_from_json(orjson.loads(sent)), reason, trace, bool(reinjected)]
+    values: list[Any] = [*before, sent_from_json(orjson.loads(sent)), reason, trace, reinjected]
     return Hop(recipe_id, **dict(zip(_FIELDS, values, strict=True)))
 
 

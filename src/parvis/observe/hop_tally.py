@@ -155,13 +155,12 @@ def tally_of(hops: Iterable[Hop]) -> Tally:
     return tally
 
 
-def _order(hop: Hop) -> tuple[bool, bool, float, float, str, str]:
+def _order(hop: Hop) -> tuple[bool, int, int, float, str, str]:
     """What tells which of two handlings of a message is the later; known copies come before all.
 
-    Tries are better than clocks, which differ from host to host, but begin anew when it is sent in again.
+    Counts are better than clocks, which differ from host to host.
     """
-    first, second = (hop.ended, hop.tries) if hop.reinjected else (hop.tries, hop.ended)
-    return hop.result != "duplicate", hop.reinjected, first, second, hop.result, hop.host
+    return hop.result != "duplicate", hop.reinjected, hop.tries, hop.ended, hop.result, hop.host
 
 
 def latest_of(hops: Iterable[Hop]) -> list[Hop]:

@@ -83,7 +83,7 @@ class Hop:
         sent: What left because of it.
         reason: Why it is not done.
         trace: The traceback, if there is one.
-        reinjected: Whether it has been a dead letter before.
+        reinjected: How often it was a dead letter before, and was sent in again.
     """
 
     recipe_id: str
@@ -101,7 +101,7 @@ class Hop:
     sent: tuple[Sent, ...] = ()
     reason: str = ""
     trace: str = ""
-    reinjected: bool = False
+    reinjected: int = 0
 
     @property
     def ended(self) -> float:
@@ -251,7 +251,7 @@ def hop_from_json(content: Mapping[str, Any]) -> Hop:
         sent=sent_from_json(content.get("sent") or []),
         reason=_text(content.get("reason") or "", _LONGEST_TEXT),
         trace=_text(content.get("trace") or "", _LONGEST_TRACE),
-        reinjected=content.get("reinjected") is True,
+        reinjected=_whole(content.get("reinjected", 0)),
     )
 
 
