@@ -9,12 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from parvis.config import Config, StompSettings
 from parvis.monitor.line_list import LineList
+from parvis.monitor.queue_drawing import Row, queue_line
 from parvis.monitor.queues import QueueMonitor
-from parvis.observe.queue_figures import QueueSource, open_queue_source
+from parvis.observe.queue_figures import QueueFigures, QueueHistory, QueueSource, open_queue_source
 from parvis.transport.base import Send
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
@@ -121,6 +123,18 @@ def test_a_queue_is_opened_and_a_message_and_all_stay_there(
 
     run(source, broker, script)
     assert size(broker, f"{NAMESPACE}.work") == 60
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_any_name_and_any_figures_make_a_line_that_fits(width: int) -> None:
+    """A queue of RabbitMQ may have any name."""
+    wild = QueueFigures(
+        EVIL * 20 + "\u202e\u4e2d\u6587", "queue", EVIL, 10**12, None, 10**7, 123_456, 10**6, 1e9
+    )
+    (traffic,) = QueueHistory().take([wild])
+    text = "".join(part.text for part in queue_line(Row(traffic, wild.oldest), width, False))
+    assert text.isprintable()
+    assert 68 <= cell_len(text) <= max(width, 68)
 
 
 def test_a_topic_says_that_it_keeps_nothing(source: QueueSource, broker: BrokerThread) -> None:

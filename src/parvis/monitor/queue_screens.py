@@ -56,7 +56,6 @@ class QueueScreen(Screen[None]):
         self.row = row
         self._ask, self._cost = ask, cost
         self._skip = 0
-        self._ready = False
 
     def compose(self) -> ComposeResult:
         yield Static(id="queue-name")
@@ -67,7 +66,6 @@ class QueueScreen(Screen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        self._ready = True
         self.query_one("#messages").focus()
         self.show_row(self.row)
         if self.row.traffic.figures.kind == "topic":
@@ -77,18 +75,13 @@ class QueueScreen(Screen[None]):
         else:
             self.action_look()
 
-    def on_unmount(self) -> None:
-        self._ready = False
-
     def show_row(self, row: Row) -> None:
         """Show new figures."""
         self.row = row
-        if not self._ready:
-            return
         figures, traffic = row.traffic.figures, row.traffic
         name = Text(f" {harmless(figures.absolute, _NAME)}", STRONG, no_wrap=True, overflow="ellipsis")
         name.append(f"  {figures.kind}" + (" of dead letters" if figures.dead_letters else ""), DIM)
-        self.query_one("#queue-name", Static).update(name)
+        self._update("queue-name", name)
         text = Text(" ")
         for label, value in (
             ("held", count_text(figures.held)),
@@ -104,7 +97,7 @@ class QueueScreen(Screen[None]):
                 text.append(f"{value}   ", PLAIN)
         if any(traffic.trend):
             text.append("\n " + trend([float(one) for one in traffic.trend], 60).strip(), NOTE)
-        self.query_one("#queue-figures", Static).update(text)
+        self._update("queue-figures", text)
 
     def action_look(self) -> None:
         """Look at the messages."""
@@ -136,12 +129,11 @@ class QueueScreen(Screen[None]):
         return cast("App[None]", self.app)  # pyright: ignore[reportUnknownMemberType] - textual does not say
 
     def _show_messages(self, found: Sequence[PeekedMessage] | str) -> None:
-        if not self._ready:
-            return
         if isinstance(found, str):
             self._say(found, BAD)
             return
-        self.query_one("#messages", LineList).show(found)
+        for messages in self.query("#messages").results(LineList):
+            messages.show(found)
         held = self.row.traffic.figures.held
         if found:
             of = "" if held is None else f" of {held}"
@@ -150,7 +142,12 @@ class QueueScreen(Screen[None]):
             self._say("No messages." if not self._skip else "The broker shows no more.", DIM)
 
     def _say(self, text: str, style: Style) -> None:
-        self.query_one("#queue-said", Static).update(Text(f" {text}", style))
+        self._update("queue-said", Text(f" {text}", style))
+
+    def _update(self, name: str, text: Text) -> None:
+        """Change a text, if it is there: figures may come when the screen is being made, or left."""
+        for widget in self.query(f"#{name}").results(Static):
+            widget.update(text)
 
 
 class MessageScreen(Screen[None]):
