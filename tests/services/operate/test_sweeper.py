@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from parvis.config import Config, ConfigError, StompSettings
+from parvis.observe.hops import QUEUE, read_hops
 from parvis.service.base import AnyService
 from parvis.service.host import Host
 from parvis.service.observer import Observer
@@ -232,6 +233,19 @@ def test_only_the_queues_that_are_named_are_swept(stomp: StompSettings, transpor
 
 def delivery(body: str, **headers: str) -> Message:
     return Message("work", body.encode(), headers, body, 1, redelivered=True)
+
+
+def test_what_is_set_aside_is_reported(stomp: StompSettings, transport: StompTransport):
+    reports = Listener(transport, QUEUE)
+    transport.send(recipe_message("site.fragile", {}))
+    for _ in range(LIMIT):
+        die_of(stomp, "site.fragile", 1)
+    with sweeping(stomp, **{"parvis.records.hops": True}):
+        (report,) = reports.wait_for(1)
+    (hop,) = read_hops(report.body).hops
+    assert (hop.recipe_id, hop.node, hop.result, hop.service) == ("test-recipe", 1, "crash", "Sweeper")
+    assert [sent.kind for sent in hop.sent] == ["dead_letter"]
+    assert f"delivered {LIMIT} times" in hop.reason or f"at least {LIMIT} times" in hop.reason
 
 
 def test_what_comes_alone_is_guilty():
