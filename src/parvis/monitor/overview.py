@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
+from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.events import Click, Resize
 from textual.geometry import Region, Size
@@ -26,7 +27,7 @@ from parvis.monitor.drawing import (
     row_line,
 )
 from parvis.monitor.look import CHOSEN_ROW
-from parvis.observe.cards import Card
+from parvis.observe.cards import LATE, Card
 
 Key = tuple[str, str]
 
@@ -88,7 +89,8 @@ class Overview(ScrollView, can_focus=True):
         self._chosen: Key | None = None  # what the user chose, as long as it is there
         self._index = 0
         self._drawn: dict[int, Strip] = {}
-        self._boxes: dict[int, tuple[tuple[bool, int], list[list[Segment]]]] = {}
+        self._boxes: dict[int, tuple[object, list[list[Segment]]]] = {}
+        self._lines: dict[int, tuple[object, list[Segment]]] = {}
         self._scene = Scene(0.0, {})
 
     @property
@@ -120,7 +122,8 @@ class Overview(ScrollView, can_focus=True):
 
     def rearrange(self) -> None:
         """Show the same cards after `order`, `words` or `wanted` have changed."""
-        self._drawn.clear()
+        for drawn in (self._drawn, self._boxes, self._lines):
+            drawn.clear()
         self._arrange()
         self.refresh()
         self.post_message(self.Arranged())
@@ -134,7 +137,6 @@ class Overview(ScrollView, can_focus=True):
         changed = density is not self.density
         self.density = density
         self._empty = empty_columns(self._matched)
-        self._boxes.clear()
         if density is Density.SERVICES:
             self._items = list(self._with_opened(grouped(self._matched, self.order, now)))
         else:
@@ -188,8 +190,9 @@ class Overview(ScrollView, can_focus=True):
         visible = self._visible()
         for y in [y for y in self._drawn if y not in visible]:
             del self._drawn[y]
+        style = self.rich_style
         for y in visible:
-            strip = self._draw(y)
+            strip = self._draw(y, style)
             if strip != self._drawn.get(y):
                 self._drawn[y] = strip
                 self.refresh_line(y)
@@ -202,29 +205,30 @@ class Overview(ScrollView, can_focus=True):
             strip = self._drawn[line] = self._draw(line)
         return strip
 
-    def _draw(self, y: int) -> Strip:
+    def _draw(self, y: int, style: Style | None = None) -> Strip:
+        style = self.rich_style if style is None else style
         width = self.line_width
-        segments, row = self._line_of_cards(y) if self.density is Density.CARDS else self._line(y)
+        segments, row = self._line_of_cards(y, width) if self.density is Density.CARDS else self._line(y)
         strip = Strip(segments).adjust_cell_length(width)
-        return strip.apply_style(self.rich_style + CHOSEN_ROW if row else self.rich_style)
+        return strip.apply_style(style + CHOSEN_ROW if row else style)
 
-    def _line_of_cards(self, y: int) -> tuple[list[Segment], bool]:
+    def _line_of_cards(self, y: int, width: int) -> tuple[list[Segment], bool]:
         row, line = divmod(y, CARD_HEIGHT)
         across = self._across
-        width = self.line_width // across
         segments: list[Segment] = []
         first = row * across
         for index, item in enumerate(self._items[first : first + across], first):
             if isinstance(item, Card):
-                segments += self._box(index, item, width)[line]
+                segments += self._box(index, item, width // across)[line]
         return segments, False
 
     def _box(self, index: int, card: Card, width: int) -> list[list[Segment]]:
-        """The lines of a card, drawn once for all of them."""
-        key = (index == self._index, width)
+        """The lines of a card, drawn again only if that could make a difference."""
+        chosen = index == self._index
+        depends = (self._depends(card), chosen, width)
         known = self._boxes.get(index)
-        if known is None or known[0] != key:
-            known = self._boxes[index] = (key, card_lines(card, width, self._scene, chosen=key[0]))
+        if known is None or known[0] != depends:
+            known = self._boxes[index] = (depends, card_lines(card, width, self._scene, chosen=chosen))
         return known[1]
 
     def _line(self, y: int) -> tuple[list[Segment], bool]:
@@ -238,7 +242,17 @@ class Overview(ScrollView, can_focus=True):
         repeats = (
             y > 0 and self.order is Order.SERVICE and self._items[y - 1].service == item.service
         ) or self.density is Density.SERVICES
-        return row_line(item, columns, self._scene, chosen=chosen, repeats=repeats), chosen
+        depends = (self._depends(item), chosen, repeats, self.line_width, self._empty)
+        known = self._lines.get(y)
+        if known is None or known[0] != depends:
+            line = row_line(item, columns, self._scene, chosen=chosen, repeats=repeats)
+            known = self._lines[y] = (depends, line)
+        return known[1], chosen
+
+    def _depends(self, card: Card) -> object:
+        """What the drawing of a card depends on: what was heard of it, since when nothing, who is newest."""
+        age = card.age(self._scene.now)
+        return card.host, card.seen, int(age) if age > LATE else None, self._scene.newest
 
     def on_resize(self, event: Resize) -> None:  # noqa: ARG002
         self.rearrange()

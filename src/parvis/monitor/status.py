@@ -133,8 +133,8 @@ class StatusApp(MonitorApp):
         heads = self._headline_text(), self._heading_text()
         if heads != self._heads:
             self._heads = heads
-            self._headline.update(heads[0])
-            self._heading.update(heads[1])
+            self._headline.update(heads[0], layout=False)
+            self._heading.update(heads[1], layout=False)
 
     def _headline_text(self) -> Text:
         text = Text(" ", no_wrap=True, overflow="ellipsis")
