@@ -15,6 +15,8 @@ from parvis.config import Config
 if TYPE_CHECKING:
     from parvis.steer.drop_files import Broken, Request
 
+_PATIENCE = 5.0
+
 
 @click.command(
     epilog="""\b
@@ -67,7 +69,7 @@ def pickup(delay: float, settle: float, as_json: bool, config: Config) -> None:
         teller.line(f"Waiting {rest:.0f} seconds, until the newest of them is {settle:g} seconds old")
         time.sleep(rest)
     transport = config.transport()
-    transport.connect()
+    transport.connect(_PATIENCE)
     try:
         requests = in_order(read_all(files, teller.broken))
         teller.count = len(requests)
