@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -152,7 +151,9 @@ class _Trace:
     def follow(self, prefix: str) -> None:
         """Show a recipe until it has ended."""
         recipe_id = self._wait_for(prefix)
-        shown = _shower(self._as_json)
+        from parvis.cli.trace_live import shower
+
+        shown = shower(_console(), as_json=self._as_json)
         with shown:
             story = self._until_over(recipe_id, shown.show)
         if not self._as_json and shown.is_live:
@@ -246,76 +247,6 @@ class _Trace:
         if self._records is None:
             self._records = _records_of(self._config, (), "records")
         return self._records
-
-
-class _Events:
-    """Prints hops and changes of state as they come."""
-
-    is_live = False
-
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-        self._state = ""
-
-    def __enter__(self) -> _Events:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, story: Story, hops: Sequence[Hop]) -> None:
-        """Print what is new."""
-        from parvis.cli.trace_text import headline, hop_line
-        from parvis.observe.hops import hop_to_json
-
-        for hop in hops:
-            if self._as_json:
-                _print_json({"event": "hop", **hop_to_json(hop)})
-            else:
-                click.echo(hop_line(hop).plain)
-        if story.state != self._state:
-            self._state = story.state
-            if self._as_json:
-                _print_json({"event": "story", **story.to_json()})
-            else:
-                click.echo(headline(story).plain)
-
-
-class _Screen:
-    """Shows a recipe, again and again, in the same place of a terminal."""
-
-    is_live = True
-
-    def __init__(self) -> None:
-        from rich.live import Live
-
-        self._console = _console()
-        self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._hops: deque[Hop] = deque(maxlen=_KEPT)
-
-    def __enter__(self) -> _Screen:
-        import signal
-
-        signal.signal(
-            signal.SIGTERM, lambda number, _: sys.exit(128 + number)
-        )  # and the terminal is left well
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self, story: Story, hops: Sequence[Hop]) -> None:
-        """Draw what is known now."""
-        from parvis.cli.trace_text import live_view
-
-        self._hops += hops
-        width, height = self._console.size
-        self._live.update(live_view(story, list(self._hops), width, height), refresh=True)
-
-
-def _shower(as_json: bool) -> _Screen | _Events:
-    return _Screen() if _console().is_terminal and not as_json else _Events(as_json)
 
 
 def _content(story: Story, hops: Sequence[Hop]) -> dict[str, Any]:
