@@ -59,7 +59,9 @@ class StatusApp(MonitorApp):
     """
 
     CSS = """
-    #headline, #heading { height: 1; width: 100%; background: $surface; }
+    #headline, #heading {
+        height: 1; width: 100%; background: $surface; text-wrap: nowrap; text-overflow: ellipsis;
+    }
     #heading { background: $background; }
     Overview { height: 1fr; background: $background; }
     LogView { background: $background; border-top: solid $border; border-title-color: $secondary; }
