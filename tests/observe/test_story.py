@@ -144,6 +144,8 @@ def test_a_time_limit_of_the_node_counts_as_well():
 
 def test_a_queue_from_which_nobody_ever_reported_is_said_to_be_silent():
     hops = [START, hop(1, to(2), ago=40)]
+    assert told(*hops, now=NOW - 15).notes == []
+    assert "analyse" in told(*hops).notes[0]
     story = told(*hops, now=NOW + PATIENCE)
     assert story.state == "unknown"
     assert story.nodes[2].state == "silent"

@@ -30,6 +30,7 @@ _COUNTED: Final = ("message", "checkpoint", "reminder", "error")  # what has to 
 _SHOWN: Final = (*_COUNTED, "broadcast")
 _MOST_FAILURES: Final = 100
 _MOST_NAMED: Final = 4
+_DOUBTFUL: Final = 30.0  # seconds after which somebody should have taken a message
 _MOST_DIGITS: Final = 9
 
 
@@ -154,7 +155,7 @@ class _Teller:
         waiting = min(sum(one.count for one in held), outstanding)
         heard = sum(edge.count for key, edge in ways if key.kind == "broadcast")
         queue = tally.queue or _text(content.get("queue") or content.get("topic"))
-        queue = queue or next((key.queue for key, _ in ways), "")
+        queue = queue or min((key.queue for key, _ in ways), default="")
         count = NodeCount(
             node=number,
             queue=queue,
@@ -294,6 +295,7 @@ class _Teller:
             "whoever takes messages there does not report, or nobody listens."
             for node in nodes.values()
             if node.outstanding and not node.hops and node.queue not in self._reporting
+            if node.since is not None and self._now - node.since >= min(_DOUBTFUL, self._stuck_after)
         ][:_MOST_NAMED]
         if any(node.state == "running" for node in nodes.values()):
             notes += [
