@@ -192,7 +192,7 @@ def _map_in(frame: Frame) -> Facts:
         content = orjson.loads(frame.body)
         entries: Any = content["map"]["entry"]
         return dict(map(_entry, cast("list[Any]", entries if isinstance(entries, list) else [entries])))
-    except (ValueError, KeyError, TypeError, StopIteration):
+    except (ValueError, KeyError, TypeError):
         raise BrokerRefused(
             "the broker's answers cannot be read: its statistics plug-in needs the libraries jettison and "
             "xstream on the broker's class path"
@@ -204,4 +204,5 @@ def _entry(entry: Mapping[str, Any]) -> tuple[str, str | int | float | bool]:
     if isinstance(text, list):
         name, value = cast("list[Any]", text)
         return str(name), str(value)
-    return str(text), next(value for kind, value in entry.items() if kind != "string")
+    (value,) = (value for kind, value in entry.items() if kind != "string")
+    return str(text), value
