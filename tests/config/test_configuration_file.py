@@ -221,7 +221,7 @@ STOMP = "{plugin: stomp, host: h, port: 1, username: u, password: s3cret, prefix
         (broken(STOMP.replace("port: 1", "port: abc")), r"st \(plugin stomp\): port: must be a whole number"),
         (broken(STOMP.replace(", prefix: z", "")), "prefix missing"),
         (broken(STOMP.replace("username: u", "username: 12")), "username: must be text; put quotes"),
-        (broken("{plugin: graylog, host: h, port: 1, protocol: ICMP}"), r"\): protocol must be UDP, TCP, HTTP or HTTPS"),
+        (broken("{plugin: graylog, host: h, port: 1, protocol: ICMP}"), r"\): protocol must be UDP, TCP"),
         (broken("{plugin: smtp, host: h, port: 1}"), "from: missing"),
         (broken("{plugin: ispyb}"), "url: missing"),
     ],

@@ -22,6 +22,7 @@ _COMMANDS = {
     "collect": ("parvis.cli.collect:collect", "Take log records and hops, and keep them."),
     "trace": ("parvis.cli.trace:trace", "Show what became of a recipe, and where it stands."),
     "health": ("parvis.cli.health:health", "Check that all is well that services need."),
+    "config": ("parvis.cli.config:config", "Check the configuration, and show what is in force."),
     "recipe": ("parvis.cli.recipe:recipe", "Check, draw and show recipes."),
     "rabbitmq": ("parvis.cli.rabbitmq:rabbitmq", "Set a RabbitMQ up."),
     "completion": ("parvis.cli.completion:completion", "Print what makes a shell complete these commands."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -112,6 +113,25 @@ _LOG_OPTIONS: list[Callable[[Function], Function]] = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which configuration the options of a command ask for.
+
+    Attributes:
+        environments: Those of `-e`.
+        overrides: What other options say, in the form of `PARVIS_*` variables.
+        flags: The option that each of the overrides comes from.
+    """
+
+    environments: tuple[str, ...]
+    overrides: dict[str, str]
+    flags: dict[str, str]
+
+    def load(self, path: Path | None = None) -> Config:
+        """Return that configuration, from `path` or the usual file. Raises ConfigError."""
+        return Config.load(path, self.environments, self.overrides)
+
+
 def with_config(*, logs: bool = False) -> Callable[[Function], Function]:
     """Give a command the options that say which configuration to use, and the `config` that they make.
 
@@ -119,21 +139,41 @@ def with_config(*, logs: bool = False) -> Callable[[Function], Function]:
         logs: Add options for logs, too; the command is to call `set_up_logging(config)`.
     """
 
+    def load(choice: Choice, given: dict[str, Any]) -> dict[str, Any]:
+        config = choice.load()
+        if given.pop("liveness", False) and LIVENESS_PORT not in config.storage:
+            choice.overrides["PARVIS_LIVENESS_PORT"] = str(DEFAULT_PORT)
+            config = choice.load()
+        return {"config": config}
+
+    return _with_options(_CONFIG_OPTIONS + (_LOG_OPTIONS if logs else []), load)
+
+
+def with_choice() -> Callable[[Function], Function]:
+    """Give a command the same options, and the `Choice` that they make, as `choice`; nothing is loaded."""
+    return _with_options(_CONFIG_OPTIONS, lambda choice, _: {"choice": choice})
+
+
+def _with_options(
+    options: list[Callable[[Function], Function]],
+    make: Callable[[Choice, dict[str, Any]], dict[str, Any]],
+) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def wrapper(*args: Any, **given: Any) -> Any:
-            return function(*args, config=_take_config(given), **given)
+            made = make(_take_choice(given), given)
+            return function(*args, **made, **given)
 
         decorated: Function = wrapper
-        for option in reversed(_CONFIG_OPTIONS + (_LOG_OPTIONS if logs else [])):
+        for option in reversed(options):
             decorated = option(decorated)
         return decorated
 
     return decorate
 
 
-def _take_config(given: dict[str, Any]) -> Config:
-    """Take the options of `with_config` out of `given` and return the configuration that they ask for."""
+def _take_choice(given: dict[str, Any]) -> Choice:
+    """Take the options that say which configuration to use out of `given`."""
     ctx = click.get_current_context()
     old = tuple(name for name in ("live", "test") if given.pop(name))
     environments: tuple[str, ...] = (
@@ -142,23 +182,21 @@ def _take_config(given: dict[str, Any]) -> Config:
         *old,
     )
     overrides = _stomp_conf(given.pop("stomp_conf"))
-    liveness = given.pop("liveness", False)
+    flags = dict.fromkeys(overrides, "--stomp-conf")
     for name, variable in _VARIABLES.items():
         value = given.pop(name, None)
         if value is not None:
             overrides[variable] = str(value)
+            flags[variable] = f"--{name.replace('_', '-')}"
     verbosity = given.pop("verbosity", 0)
     if verbosity:
         overrides["PARVIS_VERBOSITY"] = str(min(verbosity, 9))
+        flags["PARVIS_VERBOSITY"] = "-v"
     if ctx.get_parameter_source("stomp_pass") is click.core.ParameterSource.COMMANDLINE:
         click.echo(
             "Warning: everybody on this machine can see --stomp-pass; use PARVIS_STOMP_PASSWORD.", err=True
         )
-    config = Config.load(environments=environments, overrides=overrides)
-    if liveness and LIVENESS_PORT not in config.storage:
-        overrides["PARVIS_LIVENESS_PORT"] = str(DEFAULT_PORT)
-        return Config.load(environments=environments, overrides=overrides)
-    return config
+    return Choice(environments, overrides, flags)
 
 
 def _stomp_conf(file: Path | None) -> dict[str, str]:
