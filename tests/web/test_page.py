@@ -100,7 +100,12 @@ def test_who_is_there_is_shown_and_escaped_whatever_it_says(page: tuple[WebPage,
             transport.send(status)
         wait_until(lambda: "Good" in browser.get("/services").text, 15, "the last card")
         html = browser.get("/services").text
+        cards = re.findall(r'href="(/services/service-[0-9a-f]+)"', html)
+        assert "is there any more" in browser.get("/services/service-0123456789abcdef").text
+        instances = "".join(browser.get(card).raise_for_status().text for card in cards)
     assert "evil" in html
+    assert "1.77" in instances
+    assert "<script>alert" not in instances
     assert "<script>alert" not in html
     assert "onerror=alert(1)>" not in html
     assert "&lt;script&gt;" in html

@@ -70,6 +70,7 @@ def make_app(site: Site, settings: WebSettings, hosts: Sequence[str], *, secure:
             pages.recipes,
             pages.recipe,
             pages.services,
+            pages.service,
             pages.queues,
             pages.grid_scans,
             pages.grid_scan,

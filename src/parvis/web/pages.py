@@ -14,8 +14,10 @@ from parvis.config import ConfigError
 from parvis.observe.log_record import LEVELS
 from parvis.observe.log_source import SourceError
 from parvis.web.live import MOST_WATCHERS
+from parvis.web.rendering import harmless
 from parvis.web.site import AnyRequest, SiteDependency
 from parvis.web.views.logs import MOST, SINCE, LogAsked, shown_records
+from parvis.web.views.services import find_group
 
 
 @get("/")
@@ -62,6 +64,23 @@ async def services(request: AnyRequest, site: SiteDependency) -> Template:
     """Who is there."""
     sections = [("head", "head", ""), ("services", "cards", "")]
     return await site.live_page(request, "services", "Services", sections)
+
+
+@get("/services/{key:str}")
+async def service(request: AnyRequest, site: SiteDependency, key: FromPath[str]) -> Template:
+    """One service with its instances."""
+    view = f"services/{key}"
+    if site.maker(view) is None:
+        raise NotFoundException("There is no such service.")
+    group = find_group(site.sources, key)
+    sections = [
+        ("head", "head", ""),
+        ("instances", "items", ""),
+        ("actions", "links", ""),
+        ("handled", "recent", "Handled last"),
+    ]
+    heading = harmless(group.name) if group is not None else "A service that is gone"
+    return await site.live_page(request, view, heading, sections, back=("/services", "Services"))
 
 
 @get("/queues")

@@ -24,7 +24,7 @@ from parvis.web.views.overview import overview_view
 from parvis.web.views.queues import queues_view
 from parvis.web.views.recipe import recipe_view
 from parvis.web.views.recipes import recipes_view
-from parvis.web.views.services import services_view
+from parvis.web.views.services import service_view, services_view
 
 AnyRequest: TypeAlias = Request[Any, Any, Any]
 
@@ -48,6 +48,7 @@ _VIEWS: Final[Mapping[str, Callable[[Sources], View]]] = {
     "dead-letters": dead_letters_view,
 }
 # Anything may be a recipe ID; ours are UUIDs.
+_SERVICE = re.compile(r"service-[0-9a-f]{16}")
 _RECIPE_ID = re.compile(r"[\w.:+@-]{1,200}", re.ASCII)
 
 
@@ -79,6 +80,8 @@ class Site:
         kind, _, rest = key.partition("/")
         if kind == "grid-scans" and rest.isascii() and rest.isdecimal() and len(rest) <= 10:
             return lambda: grid_scan_view(self.sources, int(rest))
+        if kind == "services" and _SERVICE.fullmatch(rest):
+            return lambda: service_view(self.sources, rest)
         if kind == "recipes" and _RECIPE_ID.fullmatch(rest):
             return lambda: recipe_view(self.sources, rest)
         return None

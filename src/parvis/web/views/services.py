@@ -13,10 +13,11 @@ from parvis.observe.cards import LATE, Card
 from parvis.observe.recent_messages import RecentMessage
 from parvis.service.status import Status
 from parvis.web.live import Part, View
-from parvis.web.rendering import part
+from parvis.web.rendering import part, part_id
 from parvis.web.sources import Sources
 
-_MOST_MESSAGES: Final = 8
+_MOST_MESSAGES: Final = 10
+_MOST_INSTANCES: Final = 300
 _TONES: Final = {
     Status.PROCESSING: "busy",
     Status.TIMER: "busy",
@@ -91,6 +92,33 @@ def services_view(sources: Sources) -> View:
     groups = service_groups(sources.broker.board.cards())
     cards = [part("service", group.name, group) for group in groups]
     return {"head": [_head(sources, groups)], "services": cards}
+
+
+def service_view(sources: Sources, key: str) -> View:
+    """One service, by the `id` of its card: its instances, and what they handled last."""
+    group = find_group(sources, key)
+    if group is None:
+        said = part("said", "gone", "late", "None of its instances is there any more.")
+        return {"head": [said], "instances": (), "actions": (), "handled": ()}
+    more = len(group.instances) - _MOST_INSTANCES
+    left_out = [part("said", "more", "", f"and {more:,} more")] if more > 0 else []
+    shown = [part("instance", card.host, card) for card in group.instances[:_MOST_INSTANCES]]
+    handled = [
+        part("handled", f"{one.time} {one.recipe} {one.node} {n}", one)
+        for n, one in enumerate(group.messages)
+    ]
+    return {
+        "head": [part("summary", "summary", group)],
+        "instances": shown + left_out,
+        "actions": [part("stop_all", key, group)] if group.address else (),
+        "handled": handled,
+    }
+
+
+def find_group(sources: Sources, key: str) -> Group | None:
+    """Return the service whose card has this `id`, None if it is not there."""
+    groups = service_groups(sources.broker.board.cards())
+    return next((group for group in groups if part_id("service", group.name) == key), None)
 
 
 def service_groups(cards: Sequence[Card]) -> list[Group]:
