@@ -17,9 +17,7 @@ from click.testing import CliRunner
 from dead_letter_world import World, world_of
 from parvis.cli import main
 from parvis_services.dispatch.dispatcher import Dispatcher
-from parvis_services.dispatch.pickup import Pickup
 from running import Listener
-from waiting import wait_until
 
 KINDS = [
     "embedded",
@@ -102,18 +100,6 @@ def test_all_triggers_arrive_and_a_broken_one_is_set_aside(every_world: World, g
     assert json.loads(run.stdout) == {"sent": [str(whole)], "broken": [], "failed": []}
     listener.wait_for(TRIGGERS)
     assert dcids(listener)[-1] == 99
-
-
-def test_the_service_sends_them_by_itself(every_world: World, given: Path) -> None:
-    world = every_world
-    store_some(world, given, 2)
-    whole = min(world.drop.iterdir())
-    whole.write_text("{")
-    listener = Listener(world.transport, "processing_recipe")
-    with world.hosting(Pickup):
-        listener.wait_for(1)
-        wait_until(lambda: [one.name for one in world.drop.iterdir()] == ["broken"], 10, "an empty directory")
-    assert len(listener.messages) == 1
 
 
 def test_a_request_that_was_sent_and_stored_starts_once(world: World) -> None:

@@ -74,7 +74,7 @@ class Pickup(Service[Anything, Anything]):
         raise Reject("the pickup takes no messages; it sends what is stored in files")
 
     def _run(self, transport: Transport) -> None:
-        while not self._stopping.wait(self._interval if self._thread else 0):
+        while not self._stopping.wait(self._interval):
             if not transport.is_connected:
                 continue
             try:
