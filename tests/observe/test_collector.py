@@ -222,12 +222,14 @@ def test_log_records_are_taken_while_the_broker_is_away(tmp_path: Path) -> None:
     with collecting(tmp_path, broker_environment(port)) as collector:
         wait_until(lambda: "log records are taken, hops not yet" in collector.said, 30, "the complaint")
         assert collector.post("broker away") == 202
-        for number in range(2):
-            with BrokerThread(port=port), connected(port) as transport:
-                transport.send(report([hop(number)]))
-                wait_until(lambda many=number: collector.hops() == many + 1, 40, "the hop")
-            assert collector.post(f"broker gone {number}") == 202
-        assert collector.found() == {"broker away", "broker gone 0", "broker gone 1"}
+        with BrokerThread(port=port), connected(port) as transport:
+            transport.send(report([hop(0)]))
+            wait_until(lambda: collector.hops() == 1, 40, "the hop")
+        assert collector.post("broker gone") == 202
+        with BrokerThread(port=port), connected(port) as transport:
+            transport.send(report([hop(1)]))
+            wait_until(lambda: collector.hops() == 2, 40, "the hop after a restart")
+        assert collector.found() == {"broker away", "broker gone"}
         collector.process.terminate()
         assert collector.process.wait(30) == 0
 
