@@ -139,8 +139,10 @@ class BrokerLink:
                     log.warning("no figures of queues: %s", error)
                 self._problem = str(error)
             except Exception as error:
-                log.exception("no figures of queues")
-                self._problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {error}"
+                if self._problem != problem:
+                    log.exception("no figures of queues")
+                self._problem = problem
             self._stopped.wait(_LOOK_EVERY)
         with self._source_lock:
             if self._source is not None:

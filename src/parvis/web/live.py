@@ -155,12 +155,16 @@ class Live:
 
 
 async def _keep_making(channel: _Channel) -> None:
+    trouble = ""
     while True:
         began = time.perf_counter()
         try:
             channel.put(await asyncio.to_thread(channel.make))
-        except Exception:
-            log.exception("a view could not be made")
+            trouble = ""
+        except Exception as error:
+            if repr(error) != trouble:
+                log.exception("a view could not be made")
+            trouble = repr(error)
         await asyncio.sleep(max(INTERVAL, (time.perf_counter() - began) / _SHARE))
 
 
