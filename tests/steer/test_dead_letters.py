@@ -119,6 +119,7 @@ def test_what_is_sent_in_again_is_new_and_says_so(world: World) -> None:
         "parvis-attempts": "3",
         "parvis-crashes": "1",
         "parvis-ready": "1",
+        "parvis-flow": "a|b|c",
         "parvis-first-seen": "1234567890123",
         "x-death": "[]",
         "note": "kept",

@@ -10,6 +10,7 @@ from typing import Final
 
 from parvis.observe.queue_figures import is_dead_letters
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message
+from parvis.service.identity import REINJECTED, REINJECTIONS, reinjections
 from parvis.transport.base import (
     Disconnected,
     Message,
@@ -25,7 +26,6 @@ BY_HEADER: Final = "."
 
 _LOOK: Final = 0.5  # seconds between looks at whether somebody ends it
 _PATIENCE: Final = 60.0  # seconds to wait for a lost connection
-_REINJECTED: Final = "dlq-reinjected"  # services count its attempts anew
 _ORIGIN: Final = "original-destination"
 
 
@@ -159,7 +159,8 @@ def _copy(message: Message, where: Place, *, again: bool) -> Send:
         priority=_whole(headers.get("priority")),
     )
     if again:
-        return replace(sent, headers={**sent.headers, _REINJECTED: "True"}, persistent=True)
+        again_headers = {REINJECTED: "True", REINJECTIONS: str(reinjections(headers) + 1)}
+        return replace(sent, headers={**sent.headers, **again_headers}, persistent=True)
     expires = _whole(headers.get("expires"))
     return replace(sent, expiration=max(0.0, expires / 1000 - time.time())) if expires else sent
 

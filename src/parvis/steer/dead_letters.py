@@ -15,6 +15,7 @@ from typing import Final
 from parvis.observe.dead_letters import DeadLetter
 from parvis.observe.hop_recorder import READY
 from parvis.service.failure import HEADERS
+from parvis.service.flow_report import FLOW
 from parvis.service.identity import FIRST_SEEN, IDENTITY, REINJECTED, REINJECTIONS
 from parvis.service.settling import COUNTS
 from parvis.steer.exported import write
@@ -25,7 +26,8 @@ _ORIGIN: Final = "original-destination"
 # What other tools and brokers put on dead letters, beside what every transport does.
 _FOREIGN: Final = frozenset({"ignore_namespace", "routing_key", "delivery_mode", "delivery-mode", "app-id"})
 _BROKERS_OWN: Final = ("x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-opt-")
-_FAILURE: Final = frozenset({*HEADERS, *COUNTS, READY, _ORIGIN})
+# What was noted of its end, and of its place in what is in flight, which it has left.
+_FAILURE: Final = frozenset({*HEADERS, *COUNTS, READY, FLOW, _ORIGIN})
 
 
 class NoDestination(TransportError):
