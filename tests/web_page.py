@@ -124,3 +124,13 @@ def events(client: httpx.Client, view: str) -> Iterator[dict[str, Any]]:
         for line in stream.iter_lines():
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
+
+
+def make_certificate(directory: Path) -> tuple[Path, Path]:
+    """Make a certificate for this machine, signed by itself; return its file and that of the key."""
+    certificate, key = directory / "page.crt", directory / "page.key"
+    subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    files = ("-keyout", str(key), "-out", str(certificate))
+    subprocess.run([*made, *subject, *files, "-days", "2"], check=True, capture_output=True)
+    return certificate, key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,17 @@ from parvis.web.headers import CONTENT_SECURITY_POLICY
 from running import broker_environment, connected, process_of, recipe_message
 from sample_services import Multiplier
 from waiting import wait_until
-from web_page import PASSWORD, USER, WebPage, events, log_in, token_of, web_page, write_configuration
+from web_page import (
+    PASSWORD,
+    USER,
+    WebPage,
+    events,
+    log_in,
+    make_certificate,
+    token_of,
+    web_page,
+    write_configuration,
+)
 
 MARKUP = "<script>alert('gotcha')</script>\x1b[31m\u202e\"'>&<img src=x onerror=alert(1)>"
 RECIPE_ID = "0123abcd-0000-4000-8000-00000000beef"
@@ -300,6 +311,25 @@ def test_guessing_passwords_is_slowed_down(tmp_path: Path) -> None:
             assert browser.post("/log-in", data=form).status_code == 429
             large = browser.post("/log-in", data=form | {"password": "x" * 1_000_000})
             assert large.status_code in {413, 429}
+
+
+def test_with_a_certificate_cookies_travel_by_https_alone(tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path)
+    environment = write_configuration(tmp_path, 1)
+    options = ("--certificate", str(certificate), "--key", str(key))
+    with web_page(tmp_path, environment, *options) as running:
+        assert running.address.startswith("https://")
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        with running.browser(verify=trusted) as browser:
+            answer = log_in(browser)
+        cookies = [value for name, value in answer.headers.multi_items() if name == "set-cookie"]
+        assert cookies
+        assert all("Secure" in cookie for cookie in cookies)
+    key.write_text("no key")
+    with pytest.raises(AssertionError, match="certificate or its key cannot be used") as caught:  # noqa: SIM117
+        with web_page(tmp_path, environment, *options):
+            pass
+    assert "Traceback" not in str(caught.value)
 
 
 def test_it_waits_for_a_broker_that_is_away(tmp_path: Path) -> None:
