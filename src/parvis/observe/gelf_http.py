@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from parvis.observe.gelf_inputs import Account, Sink
 
 _LONGEST_HEAD: Final = 16_384
-_MOST_REQUESTS: Final = 8  # at a time, as each may hold a body in memory
+_SMALL: Final = 65_536
+_MOST_LARGE: Final = (
+    8  # requests at a time, as each holds its body in memory; small ones need not wait for these
+)
 _MOST_CONNECTIONS: Final = 200
 _PATIENCE: Final = 30.0  # seconds for a request to come, and for its records to be kept
 _REASONS: Final = {
@@ -54,17 +57,20 @@ def answer_requests(
     sink: Sink, account: Account
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     """Return what answers the requests on a connection."""
-    at_once = asyncio.Semaphore(_MOST_REQUESTS)
-    connections: set[asyncio.StreamWriter] = set()
+    large_ones = asyncio.Semaphore(_MOST_LARGE)
+    connections: dict[asyncio.StreamWriter, None] = {}  # those last that were of use last
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sender = ":".join(map(str, (writer.get_extra_info("peername") or ("?",))[:2]))
-        connections.add(writer)
+        connections[writer] = None
+        if len(connections) > _MOST_CONNECTIONS:
+            idlest = next(iter(connections))
+            del connections[idlest]
+            idlest.transport.abort()
         try:
-            if len(connections) > _MOST_CONNECTIONS:
-                raise _Refused(503, "too many connections")
-            while await _answer_one(reader, writer, sink, at_once):
-                pass
+            while await _answer_one(reader, writer, sink, large_ones):
+                connections.pop(writer, None)
+                connections[writer] = None
         except _Refused as refusal:
             account.refuse("http", sender, refusal)
             with contextlib.suppress(OSError):
@@ -72,21 +78,21 @@ def answer_requests(
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # whoever asked went away, or fell silent
         finally:
-            connections.discard(writer)
+            connections.pop(writer, None)
             writer.close()
 
     return answer
 
 
 async def _answer_one(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sink: Sink, at_once: asyncio.Semaphore
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sink: Sink, large_ones: asyncio.Semaphore
 ) -> bool:
     """Answer the next request of a connection; return whether there may be another."""
     request = await _read_head(reader)
     if request is None:
         return False
     _check(request)
-    async with at_once:
+    async with contextlib.nullcontext() if _is_small(request) else large_ones:
         async with asyncio.timeout(_PATIENCE):
             if request.headers.get("expect", "").lower() == "100-continue":
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -150,6 +156,11 @@ def _check(request: _Request) -> None:
         raise _Refused(404, "there is only /gelf")
     if request.method != "POST":
         raise _Refused(405, "only POST")
+
+
+def _is_small(request: _Request) -> bool:
+    length = request.headers.get("content-length", "0")
+    return "transfer-encoding" not in request.headers and length.isdecimal() and int(length[:9]) <= _SMALL
 
 
 async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:

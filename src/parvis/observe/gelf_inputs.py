@@ -252,15 +252,17 @@ class _TcpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._sender = ""
         self.unfinished = bytearray()
-        self.begun = 0.0
+        self.begun = self.active = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is a stream
         self._transport = transport
         self._sender = ":".join(map(str, (transport.get_extra_info("peername") or ("?",))[:2]))
+        self.active = time.monotonic()
         self._all.add(self)
         if len(self._all) > _MOST_CONNECTIONS:
-            self.give_up(f"there are {_MOST_CONNECTIONS} connections already")
+            idlest = min(self._all, key=lambda one: one.active)
+            idlest.give_up(f"it was the idlest of more than {_MOST_CONNECTIONS} connections")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the name is asyncio's
         self._all.discard(self)
@@ -268,8 +270,9 @@ class _TcpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._account.arrivals += 1
+        self.active = time.monotonic()
         if not self.unfinished:
-            self.begun = time.monotonic()
+            self.begun = self.active
         self.unfinished += data
         while (end := self._find_end()) >= 0:
             frame = bytes(self.unfinished[:end])
