@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import ssl
@@ -297,6 +298,26 @@ def test_logging_in_and_out(page: tuple[WebPage, int]) -> None:
     with running.browser(cookies=kept) as thief:
         assert "Log out" not in thief.get("/").text, "a session that was ended is of no use"
     assert PASSWORD not in running.log.read_text()
+
+
+def test_made_up_cookies_are_no_session_and_no_trouble(page: tuple[WebPage, int]) -> None:
+    for content in (
+        "@@@",
+        "null",
+        _encoded(b"{}"),
+        _encoded(b'{"expires_at": "x"}'),
+        _encoded(b"[]"),
+        "A" * 4000,
+    ):
+        with page[0].browser(cookies={"parvis-session": content, "parvis-form": content}) as browser:
+            answer = browser.get("/services/stop")
+            assert answer.status_code == 303, content
+    assert "Traceback" not in page[0].log.read_text()
+
+
+def _encoded(claims: bytes) -> str:
+    """A session cookie in the library's form, with these claims, that nobody has encrypted."""
+    return base64.b64encode(bytes(28) + b"additional_authenticated_data=" + claims).decode()
 
 
 def test_guessing_passwords_is_slowed_down(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from litestar.config.csrf import CSRFConfig
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, NotAuthorizedException
-from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.response import Redirect
 from litestar.static_files import create_static_files_router  # pyright: ignore[reportUnknownVariableType] - no types for headers
@@ -27,6 +26,7 @@ from litestar.types import ASGIApp
 from parvis.web import actions, api, dead_letter_actions, log_in, pages
 from parvis.web.headers import StrictHeaders
 from parvis.web.rendering import environment
+from parvis.web.sessions import SessionCookies
 from parvis.web.settings import WebSettings
 from parvis.web.site import AnyRequest, Site
 from parvis.web.users import SESSION_SECONDS
@@ -47,7 +47,7 @@ def make_app(site: Site, settings: WebSettings, hosts: Sequence[str], *, secure:
         hosts: What a browser may call this server (`Host`): name or name and port.
         secure: Browsers reach it by HTTPS, so that cookies are to travel in no other way.
     """
-    session = CookieBackendConfig(
+    session = SessionCookies(
         secret=settings.key(b"session"),
         key="parvis-session",
         max_age=SESSION_SECONDS,
