@@ -74,6 +74,8 @@ def health(
 
     if verbose and quiet:
         raise click.UsageError("-v and -q cannot go together")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise click.UsageError(f"-o: there is no directory {output.absolute().parent}")
     try:
         checks = find_checks(names)
     except UnknownCheck as error:

@@ -17,7 +17,7 @@ from parvis.transport.base import NoConnection, NotAdmitted, Send
 if TYPE_CHECKING:
     from parvis.config import Config
 
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 5.0
 _SLOW: Final = 1.0
 _TEMPORARY: Final = "transient."
 _HOPS: Final = "parvis.hops"

@@ -152,7 +152,7 @@ class History:
         cleared = [
             Cleared(*key, known[key].level, known[key].message, known[key].since, at)
             for key, at in ends.items()
-            if at is not None and key[0] in checks and key not in bad
+            if at is not None and now - at < _REMEMBERED and key[0] in checks and key not in bad
         ]
         cleared.sort(key=lambda one: -one.at)
         timed = [replace(one, since=_since(known, one, now)) if one.is_bad else one for one in results]
