@@ -110,3 +110,10 @@ def test_absent_server_costs_nothing(capsys: pytest.CaptureFixture[str]):
     handler = gelf_handler(GraylogSettings("127.0.0.1", port, "TCP"))
     logger_for(handler).info("lost")
     handler.close()
+
+
+def test_a_host_that_nobody_knows_costs_nothing(capsys: pytest.CaptureFixture[str]):
+    handler = gelf_handler(GraylogSettings("no.such.host.invalid", 12201, "UDP"))
+    logger_for(handler).info("lost")
+    handler.close()
+    assert capsys.readouterr().err == ""

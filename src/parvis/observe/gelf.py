@@ -12,6 +12,7 @@ import os
 import queue
 import re
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -124,6 +125,10 @@ class GelfUdpHandler(DatagramHandler):
     def send(self, s: Buffer) -> None:
         for datagram in chunks(bytes(s)):
             super().send(datagram)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        if not isinstance(sys.exc_info()[1], OSError):  # a host that is not there costs records, not words
+            super().handleError(record)
 
 
 def chunks(packed: bytes) -> list[bytes]:
