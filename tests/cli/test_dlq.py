@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -370,4 +373,26 @@ def test_names_of_files_from_the_standard_input(world: World) -> None:
     listener = Listener(world.transport, "work")
     names = "\n".join(map(str, files(world)))
     good(world.parvis("dlq", "reinject", "--yes", "-", input=names))
+    listener.wait_for(1)
+
+
+def test_people_are_asked(world: World) -> None:
+    listener = Listener(world.transport, "work")
+    world.transport.send(_dead(world, recipe_message("work", {"n": 1}), "work"))
+    for answer, expected in ((b"n\n", 1), (b"y\n", 0)):
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "parvis", "dlq", "reinject", "1"],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        os.close(theirs)
+        os.write(ours, answer)
+        said = process.communicate(timeout=30)[0].decode()
+        os.close(ours)
+        assert "Send 1 dead letter in again?" in said
+        assert said.index("1 dead letter → ") < said.index("Send 1 dead letter")
+        assert process.returncode == expected, said
+        assert len(letters(world)) == expected
     listener.wait_for(1)

@@ -14,6 +14,7 @@ from parvis.observe.dead_letters import DeadLetter, of_peeked, origin_of
 from parvis.observe.queue_figures import LONGEST_PEEK, NoPeek, QueueFigures, QueueSource
 
 _LATE: Final = "RabbitMQ"
+_SHORTEST: Final = 4  # characters of an identity that may mean a letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +198,13 @@ def chosen(letters: Sequence[DeadLetter], name: str) -> DeadLetter:
     Raises:
         LookupError: None, or more than one; the text says so.
     """
-    if name.isascii() and name.isdecimal() and len(name) <= 6:
-        found = [letter for letter in letters if letter.number == int(name)]
-    else:
-        found = [one for one in letters if name and name in (one.identity, one.message_id)] or [
-            one for one in letters if len(name) >= 4 and one.identity.startswith(name)
-        ]
-        found = found or [one for one in letters if len(name) >= 4 and one.identity.endswith(name)]
+    long_enough = len(name) >= _SHORTEST
+    found = (
+        [one for one in letters if name == str(one.number)]
+        or [one for one in letters if name and name in (one.identity, one.message_id)]
+        or [one for one in letters if long_enough and one.identity.startswith(name)]
+        or [one for one in letters if long_enough and one.identity.endswith(name)]
+    )
     if len(found) == 1:
         return found[0]
     if found:
