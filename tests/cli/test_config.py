@@ -190,6 +190,22 @@ def test_secrets_that_everybody_may_read(runner: CliRunner, tmp_path: Path) -> N
     assert check(runner, file) == (0, [])
 
 
+def test_variables(runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    credentials = tmp_path / "ispyb.cfg"
+    credentials.touch(0o644)
+    monkeypatch.setenv("PARVIS_STOMP_HOTS", "amq")
+    monkeypatch.setenv("PARVIS_FOR_THE_BIRDS", "1")
+    monkeypatch.setenv("ISPYB_CREDENTIALS", str(credentials))
+    code, remarks = check(runner, written(tmp_path, {}))
+    assert code == 0
+    assert [text for _, where, text in remarks if where == "variables"] == [
+        "Parvis knows no variable PARVIS_STOMP_HOTS; did you mean PARVIS_STOMP_HOST?",
+        f"ISPYB_CREDENTIALS: everybody may read {credentials}: chmod o-rwx {credentials}",
+    ]
+    credentials.unlink()
+    assert check(runner, written(tmp_path, {}))[0] == 1
+
+
 def test_a_file_that_only_others_may_read_harms_only_where_it_is_in_force(
     runner: CliRunner, tmp_path: Path
 ) -> None:

@@ -106,10 +106,18 @@ class TestRunning:
         site = replace(config(), stomp=StompSettings(password="s3cr3t"))
 
         def tells(_: Config) -> Iterable[Finding]:
-            yield Finding("error", "log-in with s3cr3t\x1b[2J", "x\ny", "try s3cr3t", ("a\x07", "s3cr3t"))
+            yield Finding(
+                "error",
+                "log-in with s3cr3t\x1b[2J",
+                "x\ny",
+                "try s3cr3t",
+                ("a\x07", "at mysql://u:p4ss@db/i"),
+            )
 
         finding = run_checks([made_up("tells", tells)], site)[0].finding
-        assert finding == Finding("error", "log-in with ***?[2J", "x?y", "try ***", ("a?", "***"))
+        assert finding == Finding(
+            "error", "log-in with ***?[2J", "x?y", "try ***", ("a?", "at mysql://u:***@db/i")
+        )
 
     def test_a_package_contributes_checks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "site_health.py").write_text(
@@ -205,12 +213,12 @@ class TestBroker:
         said = {finding.subject: finding.message for finding in found}
         assert said["work"].startswith("3 messages")
         assert said["work"].endswith("nobody takes them")
-        assert said["DLQ.test.work"].startswith("1 dead letters")
-        assert said["held"] == "1 messages, the limit is 1"
+        assert said["DLQ.test.work"].startswith("1 dead letter")
+        assert said["held"] == "1 message, the limit is 1"
 
     def test_all_is_well_where_services_take_what_comes(self, broker: BrokerThread) -> None:
         with hosted(broker.port, Multiplier):
-            subscribed = ("ok", "1 queues with 0 messages")
+            subscribed = ("ok", "1 queue with 0 messages")
             found: list[Finding] = []
 
             def is_seen() -> bool:
@@ -353,7 +361,7 @@ class TestFiles:
         file.write_text("{}")
         (tmp_path / "drop" / ".being-written.part").touch()
         assert [finding.message for finding in check("drop-files", site)] == [
-            "1 requests wait, the oldest for 0 s"
+            "1 request waiting, the oldest for 0 s"
         ]
         set_age(file, 700)
         assert check("drop-files", site)[0].level == "warning"

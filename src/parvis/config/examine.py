@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import stat
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Literal
@@ -20,12 +22,21 @@ from parvis.config.document import Document, PluginConfiguration, read_document,
 from parvis.config.plugins import PLUGINS, read_settings, unknown_keys
 from parvis.config.secret import holds_secret
 from parvis.config.storage_keys import KEYS, misfit
+from parvis.config.variables import ENVIRONMENT_VARIABLE, VARIABLES
 
 Level = Literal["error", "warning", "note"]
 
 _ORDER: Final[tuple[Level, ...]] = ("error", "warning", "note")
 _RESOLVE_TIMEOUT: Final = 5.0
 _OPEN: Final = {"storage": None, "logging": None}  # plugins whose keys are not ours to know
+_OURS: Final = "PARVIS_"
+_OTHER_VARIABLES: Final = (
+    ENVIRONMENT_VARIABLE,
+    "PARVIS_BROKER_PASSCODE",
+    "PARVIS_DEBUG",
+    "PARVIS_SUPERVISOR",
+)
+_CREDENTIALS: Final = "ISPYB_CREDENTIALS"
 _FILE_KEYS: Final = ("tls_ca", "user_token")
 _URL_KEYS: Final = ("url", "base_url")
 
@@ -101,6 +112,7 @@ def examine(
         _look_at_environments(found, document, environments)
         _look_at_plugins(found, document)
         _look_at_files(found, document)
+    _look_at_variables(found)
     _look_at_whole(found, environments, overrides)
     found.remarks.sort(key=lambda remark: _ORDER.index(remark.level))
     return found
@@ -206,18 +218,33 @@ def _look_at_files(found: Examination, document: Document) -> None:
             _say(found, "warning", "", text)
 
 
+def _look_at_variables(found: Examination) -> None:
+    known = {name.removeprefix(_OURS): None for name in (*VARIABLES, *_OTHER_VARIABLES)}
+    for name in sorted(os.environ):
+        rest = name.removeprefix(_OURS)
+        if rest != name and rest not in known and (close := get_close_matches(rest, known, n=1, cutoff=0.75)):
+            text = f"Parvis knows no variable {name}; did you mean {_OURS}{close[0]}?"
+            _say(found, "warning", "variables", text)
+    _look_at_file(found, "variables", _CREDENTIALS, os.environ.get(_CREDENTIALS), is_secret=True)
+
+
 def _look_at_named_file(found: Examination, name: str, key: str, value: Any) -> None:
-    if not isinstance(value, str) or not value.startswith(("/", "~")):
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        _look_at_file(found, name, key, value, is_secret=key == "user_token")
+
+
+def _look_at_file(found: Examination, where: str, key: str, name: str | None, *, is_secret: bool) -> None:
+    if not name:
         return
-    file = Path(value).expanduser()
+    file = Path(name).expanduser()
     try:
         with file.open("rb"):
             pass
     except OSError as error:
-        _say(found, "error", name, f"{key}: {file} cannot be read: {error.strerror}")
+        _say(found, "error", where, f"{key}: {file} cannot be read: {error.strerror}")
     else:
-        if key == "user_token" and _is_open(file):
-            _say(found, "warning", name, f"{key}: everybody may read {file}: chmod o-rwx {file}")
+        if is_secret and _is_open(file):
+            _say(found, "warning", where, f"{key}: everybody may read {file}: chmod o-rwx {file}")
 
 
 def _is_open(file: Path) -> bool:

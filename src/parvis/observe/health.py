@@ -16,6 +16,7 @@ from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from parvis.config.secret import MASK, masked
 from parvis.observe.harmless import harmless
 
 if TYPE_CHECKING:
@@ -222,6 +223,11 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return value
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things for people: `1 message`, `2 messages`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def explain(error: BaseException) -> str:
     """What went wrong, in a line, for people."""
     text = " ".join(str(error).split())
@@ -267,8 +273,8 @@ def _hangs(timeout: float) -> Finding:
 def _clean(finding: Finding, secrets: Iterable[str]) -> Finding:
     def clean(text: str) -> str:
         for secret in secrets:
-            text = text.replace(secret, "***")
-        return harmless(text, _LONGEST_TEXT)
+            text = text.replace(secret, MASK)
+        return harmless(masked("", text), _LONGEST_TEXT)
 
     return Finding(
         finding.level,

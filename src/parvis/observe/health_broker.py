@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Final
 
 from parvis.observe import health_settings
-from parvis.observe.health import Finding, Level
+from parvis.observe.health import Finding, Level, counted
 from parvis.observe.health_settings import LIMITS, QUEUES, Limits
 from parvis.observe.queue_figures import NoFigures, QueueFigures, QueueSource, open_queue_source
 from parvis.transport.base import NoConnection, NotAdmitted, Send
@@ -118,21 +118,23 @@ def queues(config: Config) -> Iterable[Finding]:
     for one in figures:
         yield from _judge(one, bounds.get(one.name))
     held = sum(one.held or 0 for one in figures if not one.dead_letters)
-    yield Finding("ok", f"{len(figures)} queues with {held} messages")
+    yield Finding("ok", f"{counted(len(figures), 'queue')} with {counted(held, 'message')}")
 
 
 def _judge(queue: QueueFigures, bound: Limits | None) -> Iterable[Finding]:
     held = queue.held or 0
     if bound is not None and (level := _level(held, bound)) != "ok":
         limit = bound.error if level == "error" else bound.warning
-        yield Finding(level, f"{held} messages, the limit is {limit:g}", queue.name, _consumers(queue))
+        yield Finding(
+            level, f"{counted(held, 'message')}, the limit is {limit:g}", queue.name, _consumers(queue)
+        )
     if not held:
         return
     if queue.dead_letters:
         advice = f"parvis dlq list shows why; parvis queue peek {queue.name} what."
-        yield Finding("warning", f"{held} dead letters{_age(queue)}", queue.name, advice)
+        yield Finding("warning", f"{counted(held, 'dead letter')}{_age(queue)}", queue.name, advice)
     elif queue.clients == 0:
-        message = f"{held} messages{_age(queue)}, and nobody takes them"
+        message = f"{counted(held, 'message')}{_age(queue)}, and nobody takes them"
         yield Finding("warning", message, queue.name, _consumers(queue))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parvis.config import RECORDS_COLLECTOR, RECORDS_DIRECTORY, RECORDS_HOPS
-from parvis.observe.health import Finding
+from parvis.observe.health import Finding, counted
 from parvis.observe.health_settings import (
     FILE_SYSTEMS,
     STORES,
@@ -106,14 +106,14 @@ def drop_files(config: Config) -> Iterable[Finding]:
     waiting, oldest, broken = found
     if broken:
         advice = f"Each has a file beside it that says why: ls {place}/broken"
-        yield Finding("warning", f"{broken} files were set aside as broken", place, advice)
+        yield Finding("warning", f"{counted(broken, 'file')} set aside as broken", place, advice)
     if not waiting:
         yield Finding("ok", "no request waits", place)
         return
     age = max(0.0, time.time() - oldest)
     level = "error" if age > _VERY_LATE else "warning" if age > _LATE else "ok"
     advice = "Send them: parvis pickup" if level != "ok" else ""
-    yield Finding(level, f"{waiting} requests wait, the oldest for {age:.0f} s", place, advice)
+    yield Finding(level, f"{counted(waiting, 'request')} waiting, the oldest for {age:.0f} s", place, advice)
 
 
 def records(config: Config) -> Iterable[Finding]:

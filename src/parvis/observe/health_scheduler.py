@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
-from parvis.observe.health import Finding
+from parvis.observe.health import Finding, counted
 from parvis.observe.health_settings import SCHEDULER, texts
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _sinfo() -> Finding:
     total = sum(int(row[1]) for row in rows)
     down = sum(int(row[1]) for row in rows if row[2].casefold().startswith(_DOWN) or row[2].endswith("*"))
     partitions = len({row[0] for row in rows})
-    return _machines(total, down, f"{partitions} partition{'s' * (partitions != 1)}", "sinfo -R says why.")
+    return _machines(total, down, counted(partitions, "partition"), "sinfo -R says why.")
 
 
 def _qstat() -> Finding:
@@ -109,9 +109,7 @@ def _qstat() -> Finding:
     if not rows:
         raise SchedulerTrouble("qstat shows no queue")
     total, down = sum(int(row[-3]) for row in rows), sum(int(row[-1]) for row in rows)
-    return _machines(
-        total, down, f"{len(rows)} queue{'s' * (len(rows) != 1)}", "qstat -f -explain E says why."
-    )
+    return _machines(total, down, counted(len(rows), "queue"), "qstat -f -explain E says why.")
 
 
 def _machines(total: int, down: int, where: str, advice: str) -> Finding:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from parvis.observe.cards import Card, CardBoard
-from parvis.observe.health import Finding
+from parvis.observe.health import Finding, counted
 from parvis.observe.health_settings import SERVICES, texts
 from parvis.service.status import TOPIC, Status
 
@@ -43,7 +43,7 @@ def _judge(name: str, cards: list[Card]) -> Finding:
         message = f"no instance was heard of within {_LISTEN:g} s"
         return Finding("error", message, name, f"Start it: parvis service -s {name}")
     failed = [card.place for card in cards if card.status == Status.ERROR]
-    count = f"{len(cards)} instance{'s' * (len(cards) != 1)}"
+    count = counted(len(cards), "instance")
     if failed:
         message = f"{count}, in error: {', '.join(failed[:5])}"
         level = "error" if len(failed) == len(cards) else "warning"
