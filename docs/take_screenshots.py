@@ -40,7 +40,7 @@ def main() -> None:
             _take(page, browser)
             job.communicate(timeout=120)  # what nobody reads would keep it from ending
             detector.wait()
-    print(f"Pictures are in {IMAGES}")  # noqa: T201
+    print(f"Pictures are in {IMAGES}")
 
 
 def _ask_for_what_does_not_exist(ready: Stage) -> None:

@@ -27,7 +27,8 @@ _NOT_LIVE = "No live view, the services once instead: "
     epilog="""\b
 Examples:
   parvis monitor                      watch; ? shows the keys, q ends it
-  parvis monitor -s PerImageAnalysis  only this service; -s none: front ends without one
+  parvis monitor -s PerImageAnalysis  only this service
+  parvis monitor -s none              only front ends that run no service
   parvis monitor --host 'cs05r.*'     only on these machines
   parvis monitor --once               listen for seven seconds, print who is there
   parvis monitor --json | jq '.services[] | select(.state == "error")'
