@@ -30,6 +30,7 @@ from parvis.observe.health import Check, CheckResult, Finding, UnknownCheck, fin
 from parvis.observe.health_files import LookFailed, look
 from parvis.observe.health_history import History, HistoryError
 from parvis.observe.records_place import open_writer
+from parvis.service.status import host_id
 from parvis.transport.base import Send
 from parvis.transport.embedded import BrokerThread, Settings
 from parvis.transport.stomp import StompTransport
@@ -233,7 +234,7 @@ class TestServices:
         with hosted(broker.port, Multiplier):
             found = check("services", config(broker, services=["multiplier"]))
         assert levels(found) == {"multiplier": "ok"}
-        assert found[0].message == "1 instance"
+        assert found[0].message == f"seen at {host_id().rpartition('.')[0].split('.')[-1]}.{os.getpid()}"
 
     def test_one_that_is_missing(self, broker: BrokerThread) -> None:
         with hosted(broker.port, Multiplier):

@@ -48,7 +48,7 @@ def _judge(name: str, cards: list[Card]) -> Finding:
         message = f"{count}, in error: {', '.join(failed[:5])}"
         level = "error" if len(failed) == len(cards) else "warning"
         return Finding(level, message, name, f"Look into its log: parvis logs --service {name}")
-    return Finding("ok", count, name)
+    return Finding("ok", f"seen at {', '.join(card.place for card in cards[:5])}", name)
 
 
 def _of(name: str, cards: list[Card]) -> list[Card]:
