@@ -30,7 +30,6 @@ LOCATION: Final = "zocalo.dlq.purge_location"
 
 _PAGE: Final = ("/dead-letters", "Dead letters")
 _PREVIEWED: Final = 50
-_PATIENCE: Final = 1.0  # seconds to wait for a letter that may be gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +75,7 @@ async def send_in_again(request: AnyRequest, site: SiteDependency) -> Template:
     def told(done: Done) -> None:
         log.warning("%s has sent dead letter %s to %s", site.user(request), _named(done), done.queue)
 
-    missing = await _do(
-        site, lambda: reinject(site.sources.broker.transport, chosen.letters, told, silence=_PATIENCE)
-    )
+    missing = await _do(site, lambda: reinject(site.sources.broker.transport, chosen.letters, told))
     return _done(request, site, chosen, missing, "sent in again")
 
 
@@ -112,7 +109,7 @@ async def remove(request: AnyRequest, site: SiteDependency) -> Template:
 
     missing = await _do(
         site,
-        lambda: purge(site.sources.broker.transport, chosen.letters, directory, told, silence=_PATIENCE),
+        lambda: purge(site.sources.broker.transport, chosen.letters, directory, told),
     )
     return _done(request, site, chosen, missing, f"kept in {directory} and removed")
 
