@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
 from parvis.observe.dead_letter_search import Group, Listing, grouped
-from parvis.observe.dead_letters import times
-from parvis.observe.message_text import age_text, sections, summary
+from parvis.observe.message_text import sections, summary
 from parvis.observe.queue_figures import PeekedMessage
+from parvis.observe.wording import age_text, moment_text, times
 from parvis.recipe.problem import printable
 from parvis.service.failure import HEADERS, TRACEBACK
 
@@ -94,8 +93,7 @@ def letter_lines(letter: DeadLetter, *, full: bool) -> Iterator[Text]:
 def _circumstances(letter: DeadLetter) -> Iterator[str]:
     yield f"in     {printable(letter.origin or letter.queue, 255)}"
     if letter.died is not None:
-        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.died))
-        yield f"at     {clock} ({age_text(letter.age or 0)} ago)"
+        yield f"at     {moment_text(letter.died)} ({age_text(letter.age or 0)} ago)"
     if letter.service:
         yield f"by     {printable(letter.service, 100)}  {printable(letter.host, 100)}".rstrip()
     tries = "" if letter.tries is None else f"tried {times(letter.tries)}"

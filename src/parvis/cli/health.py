@@ -12,6 +12,7 @@ import click
 
 from parvis.cli.options import json_option, with_config
 from parvis.config import Config
+from parvis.observe.wording import moment_text
 
 if TYPE_CHECKING:
     from parvis.observe.health import Check, CheckResult
@@ -141,7 +142,7 @@ def _print_result(result: CheckResult, width: int, *, verbose: bool) -> None:
     click.echo(f"{level} {result.source:<{width}}  {finding.message}{took}")
     indent = " " * 11
     if result.since is not None:
-        click.echo(f"{indent}First seen at {_at(result.since)}")
+        click.echo(f"{indent}First seen at {moment_text(result.since)}")
     if finding.advice:
         click.echo(f"{indent}→ {finding.advice}")
     for line in finding.details if verbose else ():
@@ -153,11 +154,7 @@ def _print_cleared(cleared: Cleared) -> None:
 
     what = harmless(f"{cleared.check} {cleared.subject}".strip())
     message = harmless(cleared.message)
-    click.echo(f"{'cleared':<8} {what}: {cleared.level} cleared at {_at(cleared.at)}: {message}")
-
-
-def _at(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    click.echo(f"{'cleared':<8} {what}: {cleared.level} cleared at {moment_text(cleared.at)}: {message}")
 
 
 def _print_json(remembered: Remembered) -> None:
@@ -195,7 +192,7 @@ def _write_junit(file: Path, results: Sequence[CheckResult], begun: float) -> No
             name=one.source,
             time=f"{one.seconds:.3f}",
         )
-        since = f"First seen at {_at(one.since)}" if one.since is not None else ""
+        since = f"First seen at {moment_text(one.since)}" if one.since is not None else ""
         text = "\n".join(filter(None, [finding.message, since, finding.advice, *finding.details]))
         if finding.level == "error":
             ElementTree.SubElement(case, "failure", message=finding.message).text = text

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from parvis.observe.harmless import harmless
-from parvis.observe.message_text import age_text, heading, sections, size_text
+from parvis.observe.message_text import heading, sections
+from parvis.observe.wording import age_text, size_text
 
 if TYPE_CHECKING:
     from parvis.observe.queue_figures import PeekedMessage, QueueFigures, QueueTraffic

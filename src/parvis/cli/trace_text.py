@@ -18,6 +18,7 @@ from parvis.observe.logbook import Entry
 from parvis.observe.logs import terminal_line
 from parvis.observe.story import NodeCount, Story
 from parvis.observe.story_notes import notes_of
+from parvis.observe.wording import age_text, duration_text, moment_text, short_duration
 from parvis.recipe.draw import to_text
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError
@@ -52,11 +53,11 @@ def headline(story: Story) -> Text:
 
 def head(story: Story) -> Group:
     """How a recipe stands, since when, and what is not known."""
-    begun = f", started {moment(story.begun)}" if story.begun is not None else ""
+    begun = f", started {moment_text(story.begun)}" if story.begun is not None else ""
     user = f" for {harmless(story.started.user)}" if story.started and story.started.user else ""
     lines = [Text(f"Recipe {terminal_line(story.recipe_id)}{begun}{user}", style="bold"), headline(story)]
     if story.since is not None and story.state not in ("finished", "failed"):
-        lines.append(Text(f"since {moment(story.since)}, {span(time.time() - story.since)} ago"))
+        lines.append(Text(f"since {moment_text(story.since)}, {age_text(time.time() - story.since)} ago"))
     lines += [Text(terminal_line(note), style="magenta") for note in story.notes]
     return Group(*lines)
 
@@ -96,7 +97,10 @@ def hop_line(hop: Hop, names: dict[int, str] | None = None) -> Text:
     name = (names or {}).get(hop.node) or f"{hop.node} {harmless(hop.queue)}"
     line = Text(f"{_clock(hop.begun)}  ")
     line.append(f"{name[:_WIDEST]:<{_WIDEST}} ", style="bold")
-    line.append(f"{span(max(0.0, hop.begun - hop.sent_at)):>7} {span(hop.seconds):>7}  ", style="dim")
+    line.append(
+        f"{short_duration(max(0.0, hop.begun - hop.sent_at)):>7} {short_duration(hop.seconds):>7}  ",
+        style="dim",
+    )
     tried = f"try {hop.tries}: " if hop.tries > 1 else ""
     again = "sent in again: " if hop.reinjected else ""
     line.append(f"{again}{tried}")
@@ -124,13 +128,13 @@ def node_table(nodes: Iterable[NodeCount]) -> Table:
             node.again,
             node.given_up,
         )
-        mean = span(node.seconds / node.hops) if node.hops else ""
+        mean = short_duration(node.seconds / node.hops) if node.hops else ""
         table.add_row(
             _name(node)[:_WIDEST],
             Text(node.state, style=STYLES[node.state]),
             *(f"{count:,}" if count else "" for count in counts),
             mean,
-            span(node.longest) if node.hops else "",
+            short_duration(node.longest) if node.hops else "",
         )
     return table
 
@@ -201,21 +205,6 @@ def print_story(
     console.print(headline(story), soft_wrap=True)
 
 
-def moment(seconds: float) -> str:
-    """A moment in local time."""
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
-
-
-def span(seconds: float) -> str:
-    """A length of time, as people say it."""
-    if seconds < 0.9995:
-        return f"{max(seconds, 0.0) * 1000:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
-
-
 def _clock(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds):%H:%M:%S.%f}"[:-3]
 
@@ -248,7 +237,7 @@ def _sent(sent: Iterable[Sent]) -> str:
     """What left, in words."""
     said: list[str] = []
     for one in sent:
-        after = f" in {span(one.delay)}" if one.delay else ""
+        after = f" in {duration_text(one.delay)}" if one.delay else ""
         times = f" ({one.count:,})" if one.count > 1 else ""
         match one.kind:
             case "again":

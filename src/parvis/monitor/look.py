@@ -123,8 +123,3 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
 def cell(text: str, width: int, style: Style = PLAIN, *, right: bool = False) -> Segment:
     """Return a piece of a line, `width` cells wide."""
     return Segment(fitted(text, width, right=right), style)
-
-
-def counted(number: int, what: str) -> str:
-    """Return `1 service`, `2 services`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from parvis.monitor.look import BAD, CHOSEN, DIM, GOOD, NOTE, PLAIN, STRONG, WARN, fitted, trend
 from parvis.observe.harmless import harmless
-from parvis.observe.message_text import size_text, summary
+from parvis.observe.message_text import summary
 from parvis.observe.queue_figures import PeekedMessage, QueueTraffic
+from parvis.observe.wording import short_age, size_text
 
 _NAME: Final = 60
 _OLD: Final = 3600.0
-_UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 
 def count_text(count: float | None) -> str:
@@ -38,14 +38,6 @@ def rate_text(rate: float | None) -> str:
     if not rate:
         return ""
     return f"{rate:.1f}" if rate < 100 else count_text(rate)
-
-
-def short_age(seconds: float | None) -> str:
-    """An age in one unit: `12 s`, `3 m`, `5 h`, `4 d`."""
-    if seconds is None:
-        return ""
-    size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= size), (1, "s"))
-    return f"{seconds / size:.0f} {unit}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from parvis.monitor.look import BAD, DIM, NOTE, PLAIN, STRONG, WARN, trend
 from parvis.monitor.looker import Wish
 from parvis.monitor.queue_drawing import Row, count_text, message_heading, message_line, rate_text
 from parvis.observe.harmless import harmless
-from parvis.observe.message_text import age_text, heading, sections, size_text
+from parvis.observe.message_text import heading, sections
 from parvis.observe.queue_figures import LONGEST_PEEK, PeekedMessage
+from parvis.observe.wording import age_text, size_text
 
 _PAGE: Final = 50
 _NAME: Final = 200

@@ -15,12 +15,13 @@ from parvis.config import Config
 from parvis.monitor.app import MonitorApp
 from parvis.monitor.dialogues import Help, key_help
 from parvis.monitor.line_list import LineList
-from parvis.monitor.look import BAD, DIM, NOTE, STRONG, counted
+from parvis.monitor.look import BAD, DIM, NOTE, STRONG
 from parvis.monitor.looker import Failed, Looked, Looker, Trouble
 from parvis.monitor.queue_drawing import Row, heading, queue_line
 from parvis.monitor.queue_screens import QueueScreen
 from parvis.observe.harmless import harmless
 from parvis.observe.queue_figures import QueueSource, QueueTraffic
+from parvis.observe.wording import counted
 
 _KEYS: Final = (
     ("arrows, mouse", "choose a queue"),

@@ -18,9 +18,10 @@ from parvis.monitor.arrange import Density, Group, Order, newest
 from parvis.monitor.dialogues import Details, Help, Question, key_help
 from parvis.monitor.drawing import Scene, heading_line
 from parvis.monitor.log_view import LogLines, LogView
-from parvis.monitor.look import BAD, DIM, NOTE, SILENT, STRONG, counted, state_look
+from parvis.monitor.look import BAD, DIM, NOTE, SILENT, STRONG, state_look
 from parvis.monitor.overview import Overview
 from parvis.observe.cards import LATE, Card, CardBoard
+from parvis.observe.wording import counted
 from parvis.service.commands import stop_instance, stop_service
 from parvis.transport.base import Send, Transport, TransportError
 

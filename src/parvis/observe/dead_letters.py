@@ -130,11 +130,6 @@ class DeadLetter:
         }
 
 
-def times(count: int) -> str:
-    """A number of times in words: `once`, `3 times`."""
-    return "once" if count == 1 else f"{count} times"
-
-
 def origin_of(queue: str) -> str:
     """The whole name of the queue whose dead letters a queue holds; empty if it does not say."""
     for prefix in PREFIXES:

@@ -223,11 +223,6 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return value
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things for people: `1 message`, `2 messages`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
 def explain(error: BaseException) -> str:
     """What went wrong, in a line, for people."""
     text = " ".join(str(error).split())

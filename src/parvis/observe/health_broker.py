@@ -9,9 +9,10 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Final
 
 from parvis.observe import health_settings
-from parvis.observe.health import Finding, Level, counted
+from parvis.observe.health import Finding, Level
 from parvis.observe.health_settings import LIMITS, QUEUES, Limits
 from parvis.observe.queue_figures import NoFigures, QueueFigures, QueueSource, open_queue_source
+from parvis.observe.wording import age_text, counted, duration_text
 from parvis.transport.base import NoConnection, NotAdmitted, Send
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def broker(config: Config) -> Iterable[Finding]:
     finally:
         transport.disconnect()
     text = (
-        f"{where}: log-in {_milliseconds(connected - begun)}, there and back {_milliseconds(there_and_back)}"
+        f"{where}: log-in {duration_text(connected - begun)}, there and back {duration_text(there_and_back)}"
     )
     slow = max(connected - begun, there_and_back) > _SLOW
     advice = "It is slow: look at its load, its disk and the network." if slow else ""
@@ -145,7 +146,7 @@ def _consumers(queue: QueueFigures) -> str:
 
 
 def _age(queue: QueueFigures) -> str:
-    return f", the oldest {queue.oldest:.0f} s old" if queue.oldest else ""
+    return f", the oldest {age_text(queue.oldest)} old" if queue.oldest else ""
 
 
 def _is_ours(queue: QueueFigures, namespace: str) -> bool:
@@ -169,7 +170,3 @@ def _source(config: Config) -> Generator[QueueSource]:
         yield source
     finally:
         source.close()
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from parvis.config import RECORDS_COLLECTOR, RECORDS_DIRECTORY, RECORDS_HOPS
-from parvis.observe.health import Finding, counted
+from parvis.observe.health import Finding
 from parvis.observe.health_settings import (
     FILE_SYSTEMS,
     STORES,
@@ -25,6 +25,7 @@ from parvis.observe.health_settings import (
     readable_bytes,
     texts,
 )
+from parvis.observe.wording import age_text, counted
 
 if TYPE_CHECKING:
     from parvis.config import Config
@@ -113,7 +114,9 @@ def drop_files(config: Config) -> Iterable[Finding]:
     age = max(0.0, time.time() - oldest)
     level = "error" if age > _VERY_LATE else "warning" if age > _LATE else "ok"
     advice = "Send them: parvis pickup" if level != "ok" else ""
-    yield Finding(level, f"{counted(waiting, 'request')} waiting, the oldest for {age:.0f} s", place, advice)
+    yield Finding(
+        level, f"{counted(waiting, 'request')} waiting, the oldest for {age_text(age)}", place, advice
+    )
 
 
 def records(config: Config) -> Iterable[Finding]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
-from parvis.observe.health import Finding, counted
+from parvis.observe.health import Finding
 from parvis.observe.health_settings import SCHEDULER, texts
+from parvis.observe.wording import counted
 
 if TYPE_CHECKING:
     from parvis.config import Config, SlurmSettings

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from parvis.observe.cards import Card, CardBoard
-from parvis.observe.health import Finding, counted
+from parvis.observe.health import Finding
 from parvis.observe.health_settings import SERVICES, texts
+from parvis.observe.wording import counted
 from parvis.service.status import TOPIC, Status
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import orjson
 
 from parvis.observe.hops import Started
+from parvis.observe.wording import moment_text
 
 #: Headings of the sections; the first two are of the request as it came in.
 HEADINGS: Final = (
@@ -44,7 +44,7 @@ class Entry:
     @property
     def title(self) -> str:
         """The recipe ID and when, in local time."""
-        return f"{self.recipe_id} ({datetime.fromtimestamp(self.at):%Y-%m-%d %H:%M:%S})"
+        return f"{self.recipe_id} ({moment_text(self.at)})"
 
     @property
     def text(self) -> str:

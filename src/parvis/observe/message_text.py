@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from parvis.observe.queue_figures import PeekedMessage
+from parvis.observe.wording import age_text, moment_text, size_text
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
 
 _LINES: Final = 30
@@ -30,8 +31,7 @@ def heading(message: PeekedMessage) -> str:
     """One line: place, age, size, identifier."""
     parts = [f"{message.place}", size_text(message.size)]
     if message.sent is not None:
-        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(message.sent))
-        parts += [f"{clock} ({age_text(max(0.0, time.time() - message.sent))} ago)"]
+        parts += [f"{moment_text(message.sent)} ({age_text(max(0.0, time.time() - message.sent))} ago)"]
     if message.redelivered:
         parts.append("redelivered")
     if message.message_id:
@@ -91,26 +91,6 @@ def to_json(message: PeekedMessage) -> dict[str, object]:
         "body": message.body.decode(errors="replace") if body is None else body,
         "complete": message.size == len(message.body),
     }
-
-
-def age_text(seconds: float) -> str:
-    """An age in two units at most: `0 s`, `12 s`, `3 m 20 s`, `5 h 1 m`, `3 d 4 h`."""
-    whole = round(seconds)
-    for size, unit, smaller, small in ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size} {unit}" + (f" {rest} {small}" if rest else "")
-    return f"{whole} s"
-
-
-def size_text(count: int) -> str:
-    """A number of bytes: `512 B`, `1.2 kB`, `10 MB`."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 10 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def _envelope(message: PeekedMessage) -> Envelope | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
@@ -22,6 +20,7 @@ from parvis.observe.hop_tally import (
 )
 from parvis.observe.hops import REQUEST, Hop, Started
 from parvis.observe.story import EdgeCount, NodeCount, NodeState, State, Story
+from parvis.observe.wording import clock_text
 from parvis.recipe.envelope import MalformedMessage, node_numbers
 from parvis.recipe.policy import PolicyError, error_targets, timeout_of
 from parvis.recipe.problem import printable
@@ -300,7 +299,7 @@ class _Teller:
         if any(node.state == "running" for node in nodes.values()):
             notes += [
                 f"{node.outstanding:,} wait at {_called(node)}, where nothing has happened since "
-                f"{_clock(node.since)}."
+                f"{clock_text(node.since)}."
                 for node in nodes.values()
                 if node.state == "stuck"
             ][:_MOST_NAMED]
@@ -324,9 +323,9 @@ class _Teller:
                 return f"Ended, and {given_up:,} of {handled:,} messages were given up{reason}"
             case "waiting":
                 until = max((node.until for node in concerned if node.until is not None), default=self._now)
-                return f"Waiting until {_clock(until)}: {_places(concerned)}.{trouble}"
+                return f"Waiting until {clock_text(until)}: {_places(concerned)}.{trouble}"
             case "stuck":
-                return f"Stuck since {_clock(since)}: {_places(concerned)}.{trouble}"
+                return f"Stuck since {clock_text(since)}: {_places(concerned)}.{trouble}"
             case "unknown":
                 return f"Nobody reports what became of {_places(concerned)}.{trouble}"
             case "running":
@@ -369,13 +368,6 @@ def _first_reason(evidence: Evidence) -> str:
     return (
         f", the first at node {first.node} by {printable(first.service, 80)}: {printable(first.reason, 300)}"
     )
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None or not math.isfinite(seconds):
-        return "?"
-    form = "%H:%M:%S" if abs(time.time() - seconds) < 43_200 else "%Y-%m-%d %H:%M:%S"
-    return time.strftime(form, time.localtime(seconds))
 
 
 def _together(edges: Iterable[EdgeCount]) -> list[EdgeCount]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from parvis.observe.dead_letters import DeadLetter, times
+from parvis.observe.dead_letters import DeadLetter
 from parvis.observe.queue_figures import QueueFigures, local_name
+from parvis.observe.wording import times
 from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError, printable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any, Final, cast
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from parvis.observe.wording import bearable, clock_text, duration_text
 from parvis.web.live import Part
 
 LONGEST: Final = 20_000
@@ -34,7 +34,7 @@ def environment() -> Environment:
         finalize=harmless,
     )
     filters = cast("dict[str, Callable[..., str]]", made.filters)  # pyright: ignore[reportUnknownMemberType]
-    filters |= {"iso": iso, "clock": clock, "seconds": duration, "short": short}
+    filters |= {"iso": iso, "clock": clock_text, "seconds": duration_text, "short": short}
     return made
 
 
@@ -65,37 +65,9 @@ def part_id(name: str, key: str) -> str:
 
 def iso(moment: float) -> str:
     """Return a moment, in seconds since 1970, as machines read it: ISO 8601 in UTC."""
-    return f"{datetime.fromtimestamp(_bearable(moment), UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def clock(moment: float) -> str:
-    """Return a moment, in seconds since 1970, as people read it: the time of today, or day and time."""
-    local = time.localtime(_bearable(moment))
-    form = "%H:%M:%S" if abs(time.time() - moment) < 43_200 else "%Y-%m-%d %H:%M:%S"
-    return time.strftime(form, local)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it: `320 ms`, `4.1 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    for name, length, below, smaller in (
-        ("min", 60, 3600, "s"),
-        ("h", 3600, 86_400, "min"),
-        ("d", 86_400, float("inf"), "h"),
-    ):
-        if seconds < below:
-            whole, rest = divmod(int(seconds), length)
-            return f"{whole} {name} {rest // {'s': 1, 'min': 60, 'h': 3600}[smaller]} {smaller}"
-    return ""
+    return f"{datetime.fromtimestamp(bearable(moment), UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def short(text: str) -> str:
     """Return the beginning of an ID: enough to know it by."""
     return text[:8]
-
-
-def _bearable(moment: float) -> float:
-    return min(max(0.0, moment), 32_503_680_000.0)

@@ -8,8 +8,9 @@ from typing import Final
 from parvis.observe.grid_scans import GridScansUnavailable
 from parvis.observe.hop_table import RecipeLine
 from parvis.observe.records import RecordsError
+from parvis.observe.wording import age_text
 from parvis.web.live import Part, View
-from parvis.web.rendering import duration, part
+from parvis.web.rendering import part
 from parvis.web.sources import Sources
 from parvis.web.views.grid_scans import grid_line
 from parvis.web.views.queues import OLD, holding
@@ -106,7 +107,7 @@ def _queue_trouble(sources: Sources) -> list[Part]:
         title = "Messages wait, and nobody takes them"
         parts.append(part("item", "alone", "/queues", "late", "no service", title, text))
     if old:
-        text = ", ".join(f"{duration(one.oldest or 0)} in {one.name}" for one in old[:_MOST_NAMED])
+        text = ", ".join(f"{age_text(one.oldest or 0)} in {one.name}" for one in old[:_MOST_NAMED])
         parts.append(part("item", "old", "/queues", "late", "slow", "Messages wait for long", text))
     return parts
 
@@ -125,7 +126,7 @@ def _tiles(sources: Sources, groups: list[Group], lines: list[RecipeLine] | None
         ),
         part(
             "tile", "queues", "/queues", "?" if traffic is None else f"{held:,}", "messages wait",
-            f"the oldest for {duration(oldest)}" if held and oldest >= 1 else "",
+            f"the oldest for {age_text(oldest)}" if held and oldest >= 1 else "",
         ),
         part(
             "tile", "recipes", "/recipes", "?" if flying is None else f"{flying:,}", "recipes in flight",

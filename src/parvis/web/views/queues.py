@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from parvis.observe.queue_figures import QueueTraffic
+from parvis.observe.wording import age_text
 from parvis.web.live import Part, View
-from parvis.web.rendering import duration, part
+from parvis.web.rendering import part
 from parvis.web.sources import Sources
 
 OLD: Final = 300.0
@@ -81,7 +82,7 @@ def _shown(one: QueueTraffic) -> ShownQueue:
         rate_in="" if one.rate_in is None else f"{one.rate_in:.1f}",
         rate_out="?" if one.rate_out is None else f"{one.rate_out:.1f}",
         clients=_clients(one),
-        oldest=duration(oldest) if oldest >= 1 else "",
+        oldest=age_text(oldest) if oldest >= 1 else "",
         old_tone="late" if oldest > OLD else "off",
         points=_points(one.trend) if len(one.trend) > 1 else "",
         trend_text=f"Held over the last minutes: from {min(one.trend, default=0):,} to "

@@ -15,12 +15,13 @@ from parvis.observe.hops import REQUEST, Hop, Started
 from parvis.observe.records import RecordsError
 from parvis.observe.story import Story
 from parvis.observe.story_notes import notes_of
+from parvis.observe.wording import clock_text, duration_text
 from parvis.recipe.draw import to_svg
 from parvis.recipe.graph import Recipe
 from parvis.recipe.problem import RecipeError
 from parvis.recipe.watch import without_watchers
 from parvis.web.live import Part, View
-from parvis.web.rendering import clock, duration, part
+from parvis.web.rendering import part
 from parvis.web.sources import Sources
 from parvis.web.views.recipes import TONES, without_state
 
@@ -118,7 +119,8 @@ def _time_line(story: Story) -> list[ShownNode]:
         left = _SCALE * (node.first - begun) / length
         width = max(_SCALE * (node.last - node.first) / length, 4.0)
         name = "the dispatcher" if node.node == REQUEST else f"{node.node} {node.service or node.queue}"
-        text = f"{node.hops:,} handled in {duration(node.seconds)}, the longest in {duration(node.longest)}"
+        took, longest = duration_text(node.seconds), duration_text(node.longest)
+        text = f"{node.hops:,} handled in {took}, the longest in {longest}"
         if node.again:
             text += f", {node.again:,} tried again"
         shown.append(ShownNode(name, node.state, min(left, _SCALE - 4.0), width, text))
@@ -140,8 +142,8 @@ def _shown(hop: Hop) -> ShownHop:
         node=node,
         service=hop.service,
         host=".".join(hop.host.split(".")[-2:]),
-        queued=duration(max(0.0, hop.begun - hop.sent_at)),
-        took=duration(hop.seconds),
+        queued=duration_text(max(0.0, hop.begun - hop.sent_at)),
+        took=duration_text(hop.seconds),
         result=hop.result if hop.tries <= 1 else f"{hop.result}, try {hop.tries}",
         tone=tone,
         reason=hop.reason,
@@ -150,7 +152,7 @@ def _shown(hop: Hop) -> ShownHop:
 
 def _failure(hop: Hop) -> Part:
     where = "the dispatcher" if hop.node == REQUEST else f"node {hop.node}"
-    title = f"{hop.result} at {where} by {hop.service}, {clock(hop.ended)}"
+    title = f"{hop.result} at {where} by {hop.service}, {clock_text(hop.ended)}"
     return part(
         "failure", f"{hop.node} {hop.identity}", title, hop.reason or "No reason was given.", hop.trace
     )
