@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from parvis.cli.options import Choice, json_option, with_choice
+from parvis.cli.printing import print_json
 
 if TYPE_CHECKING:
     from parvis.config.examine import Examination
@@ -48,7 +49,7 @@ def check(file: Path | None, connect: bool, as_json: bool, choice: Choice) -> No
     connections = _connect(choice, path) if connect and not found.has_errors else []
     named_by = "" if path is None else "the command line" if file else "ZOCALO_CONFIG"
     if as_json:
-        _print_json(_as_json(found, named_by, connections))
+        print_json(_as_json(found, named_by, connections))
     else:
         _print(found, named_by, connections)
         if connect and found.has_errors:
@@ -74,7 +75,7 @@ def show(as_json: bool, choice: Choice) -> None:
     settings = settings_in_force(loaded, choice.flags)
     if as_json:
         rows = [{"name": one.name, "value": one.value, "source": one.source} for one in settings]
-        _print_json(
+        print_json(
             {
                 "path": str(loaded.path) if loaded.path else None,
                 "environments": list(loaded.environments),
@@ -159,9 +160,3 @@ def _shown(text: str, limit: int = 300) -> str:
     from parvis.recipe.problem import printable
 
     return printable(text, limit)
-
-
-def _print_json(content: Any) -> None:
-    import orjson
-
-    click.echo(orjson.dumps(content, default=str, option=orjson.OPT_NON_STR_KEYS).decode())

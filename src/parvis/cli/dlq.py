@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +20,7 @@ from parvis.cli.dlq_choice import (
     with_choice,
 )
 from parvis.cli.dlq_told import Teller
+from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def list_letters(every: bool, as_json: bool, choice: Choice, config: Config) -> 
     """
     listing, _ = find_letters(config, choice)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "held": listing.held,
                 "problems": listing.problems,
@@ -114,7 +115,7 @@ def show(names: tuple[str, ...], full: bool, as_json: bool, choice: Choice, conf
     complain(listing)
     letters = pick(listing, names)
     if as_json:
-        _print_json([letter.to_json() for letter in letters])
+        print_json([letter.to_json() for letter in letters])
     else:
         from parvis.cli.dlq_text import letter_lines
 
@@ -365,7 +366,7 @@ def _foresee(
 
 def _show_prospects(prospects: Sequence[Prospect], *, as_json: bool, quiet: bool) -> None:
     if as_json:
-        _print_json([one.to_json() for one in prospects])
+        print_json([one.to_json() for one in prospects])
     elif not quiet:
         from parvis.cli.dlq_text import prospect_lines
 
@@ -418,9 +419,3 @@ def _print(lines: Iterable[Text]) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for line in lines:
         console.print(line)
-
-
-def _print_json(content: Any) -> None:
-    import orjson
-
-    click.echo(orjson.dumps(content).decode())

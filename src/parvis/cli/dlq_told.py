@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parvis.cli.printing import print_json
 from parvis.recipe.problem import printable
 
 if TYPE_CHECKING:
@@ -36,6 +37,4 @@ class Teller:
     def end(self, **more: object) -> None:
         """Print what is printed at the end."""
         if self._as_json:
-            import orjson
-
-            click.echo(orjson.dumps({"done": self._done, **more}).decode())
+            print_json({"done": self._done, **more})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from parvis.cli.options import json_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config
 from parvis.observe.wording import moment_text
 
@@ -98,10 +99,8 @@ def health(
 
 def _list(checks: Sequence[Check], as_json: bool) -> None:
     if as_json:
-        import orjson
-
         rows = [{"check": one.name, "about": one.about, "package": one.package} for one in checks]
-        click.echo(orjson.dumps(rows).decode())
+        print_json(rows)
         return
     width = max(len(check.name) for check in checks)
     for check in checks:
@@ -158,7 +157,6 @@ def _print_cleared(cleared: Cleared) -> None:
 
 
 def _print_json(remembered: Remembered) -> None:
-    import orjson
 
     from parvis.observe.health import worst
 
@@ -167,7 +165,7 @@ def _print_json(remembered: Remembered) -> None:
         "results": [one.to_json() for one in remembered.results],
         "cleared": [one.to_json() for one in remembered.cleared],
     }
-    click.echo(orjson.dumps(content).decode())
+    print_json(content)
 
 
 def _write_junit(file: Path, results: Sequence[CheckResult], begun: float) -> None:

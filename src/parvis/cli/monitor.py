@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parvis.cli.options import json_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -134,10 +135,8 @@ def _print_once(board: CardBoard, as_json: bool) -> None:
 
     cards = board.cards()
     if as_json:
-        import orjson
-
         content = {"services": [card.to_json() for card in cards], "ignored": board.ignored}
-        click.echo(orjson.dumps(content).decode())
+        print_json(content)
         return
     console = Console()
     if not console.is_terminal:

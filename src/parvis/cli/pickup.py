@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parvis.cli.options import json_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -138,10 +139,8 @@ class _Teller:
     def end(self) -> None:
         """Print what is printed at the end."""
         if self._as_json:
-            import orjson
-
             content = {"sent": self._sent, "broken": self._broken, "failed": self._failed}
-            click.echo(orjson.dumps(content, default=str).decode())
+            print_json(content)
 
 
 def _shown(text: str | Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parvis.cli.options import json_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def list_queues(every: bool, as_json: bool, config: Config) -> None:
     topics = [one for one in figures if one.kind == "topic"]
     if as_json:
         content = {"queues": queues, "topics": topics}
-        _print_json({"broker": product} | {key: [one.to_json() for one in content[key]] for key in content})
+        print_json({"broker": product} | {key: [one.to_json() for one in content[key]] for key in content})
         return
     _print_figures(product, "queue", queues, every=every)
     click.echo()
@@ -96,7 +97,7 @@ def peek(
     if as_json:
         from parvis.observe.message_text import to_json
 
-        _print_json([to_json(message) for message in messages])
+        print_json([to_json(message) for message in messages])
         return
     from rich.console import Console
 
@@ -218,7 +219,7 @@ def drain(source: str, destination: str, wait: float, stop: float, as_json: bool
         raise
     finally:
         if as_json:
-            _print_json({"source": source, "destination": destination, "moved": done})
+            print_json({"source": source, "destination": destination, "moved": done})
         transport.disconnect()
     if not as_json:
         click.echo(f"{done} message(s) drained, no message seen for {stop} seconds")
@@ -247,7 +248,7 @@ def _watch(source: QueueSource, interval: float, *, for_ever: bool, as_json: boo
         time.sleep(interval)
         traffic = history.take(source.figures())
         if as_json:
-            _print_json({"broker": source.product, "queues": [one.to_json() for one in traffic]})
+            print_json({"broker": source.product, "queues": [one.to_json() for one in traffic]})
         else:
             click.echo("\n".join(monitor_lines(source.product, traffic, interval)))
 
@@ -294,9 +295,3 @@ def _recipe_id(moved: Moved) -> str:
         return harmless(Envelope.parse(moved.message.body).recipe_id or "")
     except MalformedMessage:
         return ""
-
-
-def _print_json(content: object) -> None:
-    import orjson
-
-    click.echo(orjson.dumps(content).decode())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parvis.cli.options import json_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config, PikaSettings
 
 if TYPE_CHECKING:
@@ -140,9 +141,7 @@ def _carry_out(broker: Management, changes: list[Change], *, dry_run: bool, as_j
             sign = "!" if problem else _SIGNS[change.action]
             click.echo(f"{sign} {one.kind} {one.name}{where}{text}")
     if as_json:
-        import orjson
-
-        click.echo(orjson.dumps(rows).decode())
+        print_json(rows)
     return failed
 
 

@@ -10,6 +10,7 @@ import click
 
 from parvis.cli.completion import complete_services
 from parvis.cli.options import json_option, liveness_options, metrics_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -100,9 +101,7 @@ def _list_services(as_json: bool) -> None:
         rows.append({"service": name, "queue": queue, "about": about, "foreign": False})
     rows += _foreign_services()
     if as_json:
-        import orjson
-
-        click.echo(orjson.dumps(rows).decode())
+        print_json(rows)
         return
     width = max((len(row["service"]) for row in rows), default=0)
     queues = max((len(row["queue"]) for row in rows), default=0)

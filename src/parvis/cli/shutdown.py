@@ -12,6 +12,7 @@ import click
 
 from parvis.cli.completion import complete_services
 from parvis.cli.options import json_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -117,7 +118,6 @@ def _line(target: Target) -> str:
 
 
 def _print_json(targets: Sequence[Target], gone: Sequence[str] | None, staying: Sequence[str]) -> None:
-    import orjson
 
     content: dict[str, object] = {
         "hosts": [target.host for target in targets if target.host is not None],
@@ -125,4 +125,4 @@ def _print_json(targets: Sequence[Target], gone: Sequence[str] | None, staying: 
     }
     if gone is not None:
         content |= {"gone": list(gone), "staying": list(staying)}
-    click.echo(orjson.dumps(content).decode())
+    print_json(content)

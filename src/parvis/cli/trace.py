@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from parvis.cli.options import json_option, records_option, with_config
+from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class _Trace:
         if self._as_json:
             for line in lines:
                 more = {"recipes": line.recipes, "dcid": line.dcid, "user": line.user}
-                _print_json(line.story.to_json() | more)
+                print_json(line.story.to_json() | more)
         elif lines:
             from parvis.cli.trace_text import recipe_table
 
@@ -214,7 +215,7 @@ class _Trace:
             story = hop_table.story(database, recipe_id, time.time(), self._stuck_after)
             hops = hop_table.timeline(database, recipe_id, None if self._everything else _MOST_HOPS)
         if self._as_json:
-            _print_json(_content(story, hops))
+            print_json(_content(story, hops))
             return
         from parvis.cli.trace_text import print_story
 
@@ -233,7 +234,7 @@ class _Trace:
             return False
         found = source.search(query)
         if found and self._as_json:
-            _print_json({"state": "unknown", "logs": [record.to_json() for record in found]})
+            print_json({"state": "unknown", "logs": [record.to_json() for record in found]})
         elif found:
             click.echo(
                 "No hops of it are known, so nobody can say whether it has finished: services report them"
@@ -280,7 +281,7 @@ def _print_logbook(config: Config, ids: Sequence[str], *, only_incoming: bool, a
         for entry in entries:
             chosen = entry.sections[: 2 if only_incoming else None]
             if as_json:
-                _print_json({"recipe_id": entry.recipe_id, "at": entry.at, "sections": dict(chosen)})
+                print_json({"recipe_id": entry.recipe_id, "at": entry.at, "sections": dict(chosen)})
                 continue
             click.echo(f"Recipe {terminal_line(entry.title)}")
             for heading, content in chosen:
@@ -337,12 +338,6 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, markup=False, emoji=False)
-
-
-def _print_json(content: Any) -> None:
-    import orjson
-
-    click.echo(orjson.dumps(content, default=str).decode())
 
 
 def _shown(text: str) -> str:

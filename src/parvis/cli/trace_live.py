@@ -6,13 +6,13 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
-import orjson
 from rich.console import Console
 from rich.live import Live
 
+from parvis.cli.printing import print_json
 from parvis.cli.trace_text import headline, hop_line, live_view
 from parvis.observe.hops import Hop, hop_to_json
 from parvis.observe.story import Story
@@ -43,13 +43,13 @@ class Events:
         """Print what is new."""
         for hop in hops:
             if self._as_json:
-                _print_json({"event": "hop", **hop_to_json(hop)})
+                print_json({"event": "hop", **hop_to_json(hop)})
             else:
                 click.echo(hop_line(hop).plain)
         if story.state != self._state:
             self._state = story.state
             if self._as_json:
-                _print_json({"event": "story", **story.to_json()})
+                print_json({"event": "story", **story.to_json()})
             else:
                 click.echo(headline(story).plain)
 
@@ -83,7 +83,3 @@ class Screen:
 def shower(console: Console, *, as_json: bool) -> Screen | Events:
     """Return what shows a recipe: on a terminal in one place, else as events."""
     return Screen(console) if console.is_terminal and not as_json else Events(as_json)
-
-
-def _print_json(content: Any) -> None:
-    click.echo(orjson.dumps(content, default=str).decode())
