@@ -31,7 +31,7 @@ Examples:
   parvis config check                the file that ZOCALO_CONFIG names
   parvis config check site.yml       this one
   parvis -e test config check --connect
-                                     try the broker and the database of an environment, too
+                                     try broker and database of this one, too
 """
 )
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))

@@ -29,7 +29,7 @@ _HISTORY_PATIENCE: Final = 10.0
 Examples:
   parvis health                      all checks, the worst first
   parvis health --check broker -v    one, with details
-  parvis health -q || mail ...       say only what is not well; 1 if there is an error
+  parvis health -q || mail ...       say only what is not well
   parvis health -o health.xml        for what reads JUnit
   parvis health --list               which checks there are
 """

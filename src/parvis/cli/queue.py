@@ -287,11 +287,7 @@ def _print_moved(moved: Moved, *, by_header: bool) -> None:
 
 def _recipe_id(moved: Moved) -> str:
     from parvis.observe.harmless import harmless
-    from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message
+    from parvis.recipe.envelope import envelope_of
 
-    if not is_recipe_message(moved.message.headers):
-        return ""
-    try:
-        return harmless(Envelope.parse(moved.message.body).recipe_id or "")
-    except MalformedMessage:
-        return ""
+    envelope = envelope_of(moved.message.headers, moved.message.body)
+    return harmless(envelope.recipe_id or "") if envelope else ""

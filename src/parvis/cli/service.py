@@ -28,7 +28,7 @@ Examples:
   parvis service -s perim -q pia.test    the same service on another queue
   parvis service -s perim --single-message --wait 60
                                          handle one message and end
-  parvis service -s perim --liveness     tell a container manager that it lives
+  parvis service -s perim --liveness     with probes for Kubernetes
   parvis service -s zocalo:Mailer        a service written for workflows
 """
 )

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from parvis.observe.queue_figures import BODY_LIMIT, PeekedMessage, clip_headers
-from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
+from parvis.recipe.envelope import MalformedMessage, envelope_of, parse_json
 from parvis.service.failure import HOST, REASON, RESULT, ROUTE, SERVICE, TIME, TRACEBACK, TRIES, route
 from parvis.service.identity import IDENTITY, reinjections
 from parvis.transport.base import Message
@@ -167,7 +167,7 @@ def content_name(body: bytes) -> str:
 def _letter(
     queue: str, message_id: str, headers: Mapping[str, str], body: bytes, size: int, sent: float | None
 ) -> DeadLetter:
-    envelope = _envelope(headers, body, size)
+    envelope = envelope_of(headers, body) if len(body) == size else None
     return DeadLetter(
         number=0,
         queue=queue,
@@ -191,15 +191,6 @@ def _letter(
         body=body,
         size=size,
     )
-
-
-def _envelope(headers: Mapping[str, str], body: bytes, size: int) -> Envelope | None:
-    if not is_recipe_message(headers) or len(body) < size:
-        return None
-    try:
-        return Envelope.parse(body)
-    except (MalformedMessage, RecursionError):
-        return None
 
 
 def _json(body: bytes, size: int) -> Any:

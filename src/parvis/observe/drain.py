@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Final
 
 from parvis.observe.queue_figures import is_dead_letters
-from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message
+from parvis.recipe.envelope import envelope_of
 from parvis.service.identity import REINJECTED, REINJECTIONS, reinjections
 from parvis.transport.base import (
     Disconnected,
@@ -188,12 +188,8 @@ def _where(message: Message, source: Place, namespace: str) -> Place:
 
 
 def _queue_of_node(message: Message) -> str:
-    if not is_recipe_message(message.headers):
-        return ""
-    try:
-        return str(Envelope.parse(message.body).node.get("queue", ""))
-    except MalformedMessage:
-        return ""
+    envelope = envelope_of(message.headers, message.body)
+    return str(envelope.node.get("queue", "")) if envelope else ""
 
 
 def _whole_name(one: Place, namespace: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from parvis.observe.queue_figures import PeekedMessage
 from parvis.observe.wording import age_text, moment_text, size_text
-from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
+from parvis.recipe.envelope import Envelope, MalformedMessage, envelope_of, parse_json
 
 _LINES: Final = 30
 _LINE: Final = 500
@@ -94,12 +94,7 @@ def to_json(message: PeekedMessage) -> dict[str, object]:
 
 
 def _envelope(message: PeekedMessage) -> Envelope | None:
-    if not is_recipe_message(message.headers) or len(message.body) < message.size:
-        return None
-    try:
-        return Envelope.parse(message.body)
-    except (MalformedMessage, RecursionError):
-        return None
+    return envelope_of(message.headers, message.body) if len(message.body) == message.size else None
 
 
 def _route(envelope: Envelope) -> Iterable[str]:

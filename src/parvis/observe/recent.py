@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from parvis.observe.recent_messages import KEPT, RECENT, RECIPE, Doings, RecentMessage
-from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message
+from parvis.recipe.envelope import envelope_of
 from parvis.service.base import AnyService
 from parvis.service.observer import Handled, Observer
 from parvis.transport.base import Message
@@ -86,10 +86,5 @@ class Recent(Observer):
 
 def _recipe_and_node(message: Message) -> tuple[str, str]:
     """The recipe ID and the node that a message is for; nothing of one that cannot be read."""
-    if len(message.body) > _LARGEST or not is_recipe_message(message.headers):
-        return "", ""
-    try:
-        envelope = Envelope.parse(message.body)
-    except (MalformedMessage, RecursionError):
-        return "", ""
-    return envelope.recipe_id or "", str(envelope.pointer)
+    envelope = envelope_of(message.headers, message.body) if len(message.body) <= _LARGEST else None
+    return (envelope.recipe_id or "", str(envelope.pointer)) if envelope else ("", "")

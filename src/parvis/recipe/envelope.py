@@ -261,3 +261,13 @@ def _kind(value: Any) -> str:
         bool: "true or false",
     }
     return names.get(type(value), "a number")
+
+
+def envelope_of(headers: Mapping[str, str], body: bytes) -> Envelope | None:
+    """Return a message as one of a recipe; None if it is none, or cannot be read."""
+    if not is_recipe_message(headers):
+        return None
+    try:
+        return Envelope.parse(body)
+    except (MalformedMessage, RecursionError):
+        return None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, is_recipe_message
+from parvis.recipe.envelope import RECIPE_HEADER, Envelope, MalformedMessage, envelope_of
 from parvis.recipe.policy import Policy, PolicyError, policy_of
 from parvis.recipe.watch import dead_letter_notices
 from parvis.service.base import AnyService, Reject, bounded
@@ -39,7 +39,7 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
     """Return what is to be sent, together with the acknowledgement of `message`."""
     if outcome.result == "done":
         return outcome.sends
-    envelope = _envelope(message)
+    envelope = envelope_of(message.headers, message.body)
     policy = _policy(envelope)
     again = _again(service, message, outcome, policy)
     if again is not None:
@@ -55,16 +55,6 @@ def settle(transport: Transport, service: AnyService, message: Message, outcome:
     if outcome.trace:
         service.log.error("%s", outcome.trace)
     return sends
-
-
-def _envelope(message: Message) -> Envelope | None:
-    """The message as one of a recipe, if it is that and can be read."""
-    if not is_recipe_message(message.headers):
-        return None
-    try:
-        return Envelope.parse(message.body)
-    except (MalformedMessage, RecursionError):
-        return None
 
 
 def _policy(envelope: Envelope | None) -> Policy:
