@@ -28,6 +28,7 @@ from parvis.transport.base import (
     Send,
     TransportError,
     check_destination,
+    whole_number,
 )
 from parvis.transport.stomp import StompTransport
 
@@ -112,7 +113,7 @@ def _age(message: Message) -> tuple[int, int]:
     """What sorts messages by when the broker got them: they do not always come back in that order."""
     # Those of one sender are numbered, which tells what came first in the same millisecond.
     number = re.search(r"\d+$", message.message_id)
-    return _number(message.headers.get("timestamp")), _number(number and number[0])
+    return whole_number(message.headers.get("timestamp")) or 0, whole_number(number and number[0]) or 0
 
 
 def _can_be_named(queue: str) -> bool:
@@ -121,10 +122,6 @@ def _can_be_named(queue: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 16 else 0
 
 
 class Sweeper(Service[Anything, Anything]):
@@ -283,6 +280,7 @@ class Sweeper(Service[Anything, Anything]):
 
     def _deliveries(self, message: Message) -> int:
         """How often others were given a message; ActiveMQ says no more than that it was too often."""
-        before = _number(message.headers.get(RENEWED))
-        counted = _number(message.headers.get("JMSXDeliveryCount"))  # the delivery to us is among them
+        before = whole_number(message.headers.get(RENEWED)) or 0
+        # The delivery to us is among them.
+        counted = whole_number(message.headers.get("JMSXDeliveryCount")) or 0
         return before + (counted - 1 if counted else _LEAST if before else self._settings.deliveries)

@@ -272,11 +272,12 @@ def _print_figures(product: str, kind: str, figures: list[QueueFigures], *, ever
 def _print_moved(moved: Moved, *, by_header: bool) -> None:
     from parvis.cli.queue_text import short_name
     from parvis.observe.wording import moment_text
+    from parvis.transport.base import whole_number
 
-    stamp = moved.message.headers.get("timestamp", "")
     click.echo()
-    if stamp.isdecimal() and len(stamp) < 16:
-        click.echo(f"Message date: {moment_text(int(stamp) / 1000)}")
+    stamp = whole_number(moved.message.headers.get("timestamp"))
+    if stamp is not None:
+        click.echo(f"Message date: {moment_text(stamp / 1000)}")
     recipe = _recipe_id(moved)
     if recipe:
         click.echo(f"Recipe ID:    {recipe}")

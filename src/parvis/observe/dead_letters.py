@@ -13,7 +13,7 @@ from parvis.observe.queue_figures import BODY_LIMIT, PeekedMessage, clip_headers
 from parvis.recipe.envelope import MalformedMessage, envelope_of, parse_json
 from parvis.service.failure import HOST, REASON, RESULT, ROUTE, SERVICE, TIME, TRACEBACK, TRIES, route
 from parvis.service.identity import IDENTITY, reinjections
-from parvis.transport.base import Message
+from parvis.transport.base import Message, whole_number
 
 #: Prefixes that brokers put before the name of a queue to name the queue of its dead letters.
 PREFIXES: Final = ("DLQ.", "dlq.")
@@ -148,14 +148,14 @@ def of_peeked(message: PeekedMessage) -> DeadLetter:
 def of_message(message: Message, queue: str) -> DeadLetter:
     """Read a dead letter that was taken from a queue, by its whole name; as `of_peeked` does."""
     headers, body = clip_headers(message.headers), message.body
-    sent = _milliseconds(headers.get("timestamp", ""))
+    sent = _sent(headers)
     return _letter(queue, message.message_id, headers, body[:BODY_LIMIT], len(body), sent)
 
 
 def of_content(headers: Mapping[str, str], body: bytes) -> DeadLetter:
     """Read a dead letter that was kept elsewhere, such as in a file."""
     queue = headers.get("destination", "").split("/", 2)[-1]
-    sent = _milliseconds(headers.get("timestamp", ""))
+    sent = _sent(headers)
     return _letter(queue, headers.get("message-id", ""), headers, body, len(body), sent)
 
 
@@ -181,7 +181,7 @@ def _letter(
         service=headers.get(SERVICE, ""),
         host=headers.get(HOST, ""),
         died=_moment(headers.get(TIME, "")) or sent,
-        tries=_count(headers.get(TRIES, "")),
+        tries=whole_number(headers.get(TRIES)),
         recipe_id=envelope.recipe_id if envelope else None,
         node=envelope.pointer if envelope else None,
         payload=envelope.payload if envelope else _json(body, size),
@@ -232,9 +232,6 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def _milliseconds(text: str) -> float | None:
-    return int(text) / 1000 if text.isascii() and text.isdecimal() and len(text) < 16 else None
-
-
-def _count(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+def _sent(headers: Mapping[str, str]) -> float | None:
+    milliseconds = whole_number(headers.get("timestamp"))
+    return None if milliseconds is None else milliseconds / 1000

@@ -19,6 +19,7 @@ from parvis.transport.base import (
     TransportError,
     check_destination,
     own_headers,
+    whole_number,
 )
 
 #: In place of a destination: each message goes to where its headers, or its recipe, say that it belongs.
@@ -156,12 +157,12 @@ def _copy(message: Message, where: Place, *, again: bool) -> Send:
         own_headers(headers),
         absolute=where.absolute,
         persistent=headers.get("persistent") == "true",
-        priority=_whole(headers.get("priority")),
+        priority=whole_number(headers.get("priority")),
     )
     if again:
         again_headers = {REINJECTED: "True", REINJECTIONS: str(reinjections(headers) + 1)}
         return replace(sent, headers={**sent.headers, **again_headers}, persistent=True)
-    expires = _whole(headers.get("expires"))
+    expires = whole_number(headers.get("expires"))
     return replace(sent, expiration=max(0.0, expires / 1000 - time.time())) if expires else sent
 
 
@@ -194,7 +195,3 @@ def _queue_of_node(message: Message) -> str:
 
 def _whole_name(one: Place, namespace: str) -> str:
     return one.name if one.absolute or not namespace else f"{namespace}.{one.name}"
-
-
-def _whole(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 16 else None

@@ -17,7 +17,7 @@ from parvis.service.identity import IDENTITY, first_seen_of, identity_of, reinje
 from parvis.service.observer import Handled, Observer
 from parvis.service.settling import ATTEMPTS, CRASHES, RETRIES, count
 from parvis.service.status import host_id
-from parvis.transport.base import BrokerRefused, Disconnected, Message, Send
+from parvis.transport.base import BrokerRefused, Disconnected, Message, Send, whole_number
 
 if TYPE_CHECKING:
     from parvis.service.base import AnyService
@@ -33,7 +33,6 @@ _HEAD: Final = re.compile(rb'\{"environment":\{"ID":"([!#-\[\]-~]{1,200})"[,}]')
 _PATH: Final = b'"recipe-path":['
 _TAIL: Final = re.compile(rb'"recipe-path":\[(?:(?:\d{1,9},)*(\d{1,9}))?\],"recipe-pointer":(\d{1,9})\}')
 _LONGEST_TAIL: Final = 1000
-_MOST_DIGITS: Final = 16
 _PATIENCE: Final = 10.0
 
 
@@ -233,14 +232,10 @@ def _way(send: Send, message: Message, place: Place, *, done: bool) -> tuple[str
 def _ready(message: Message, now: float) -> float:
     """When a message could be handled, as far as can be told."""
     headers = message.headers
-    told = [_milliseconds(headers.get(READY)), _milliseconds(headers.get("timestamp"))]
+    told = [whole_number(headers.get(name)) or 0 for name in (READY, "timestamp")]
     # One that was sent in again may still say when it could be handled the first time.
     ready = max(told) if reinjections(headers) else told[0] or told[1]
     return min((ready or int(first_seen_of(message))) / 1000, now)
-
-
-def _milliseconds(value: str | None) -> int:
-    return int(value) if value and value.isdecimal() and len(value) <= _MOST_DIGITS else 0
 
 
 def _timed(send: Send, now: float) -> Send:

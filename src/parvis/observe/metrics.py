@@ -20,6 +20,7 @@ from parvis.observe.ports import at_free_port, web_address
 from parvis.service.failure import REASON
 from parvis.service.identity import FIRST_SEEN, IDENTITY, identity_of
 from parvis.service.observer import Handled, Observer
+from parvis.transport.base import whole_number
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("parvis.metrics")
 
-_MOST_DIGITS: Final = 16
 
 # From a millisecond to ten hours: handling takes from one to the other, and a queue may grow for a night.
 _SECONDS: Final = (
@@ -171,7 +171,7 @@ class Metrics(Observer):
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
         message = handled.message
         self._written[message.message_id] = (time.monotonic(), self._fate(handled, sends))
-        arrived = _milliseconds(message, "timestamp")
+        arrived = whole_number(message.headers.get("timestamp")) or 0
         # Brokers say when a message that was held back was sent, and not how long it was to be held back.
         if arrived and not _HELD_BACK.intersection(message.headers):
             waited = max(0.0, self._began - arrived / 1000)
@@ -215,7 +215,7 @@ class Metrics(Observer):
         place = self._place(handled.service, message.destination)
         place.count(result)
         place.handling.observe(handled.seconds)
-        first_seen = _milliseconds(message, FIRST_SEEN)
+        first_seen = whole_number(message.headers.get(FIRST_SEEN)) or 0
         if first_seen:
             place.latency.observe(max(0.0, time.time() - first_seen / 1000))
         if fate is not None:
@@ -249,12 +249,6 @@ def _serve(registry: CollectorRegistry, port: int, address: str) -> tuple[int, C
 
 
 _NOTHING = contextlib.nullcontext()
-
-
-def _milliseconds(message: Message, header: str) -> int:
-    """Read a header that is a number of milliseconds; whatever is no number counts as none."""
-    value = message.headers.get(header, "")
-    return int(value) if value.isdecimal() and len(value) < _MOST_DIGITS else 0
 
 
 class _Now:

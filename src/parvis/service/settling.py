@@ -19,7 +19,7 @@ from parvis.service.failure import REASON, Failure
 from parvis.service.handling import Outcome
 from parvis.service.identity import FIRST_SEEN, IDENTITY, first_seen_of, identity_of
 from parvis.service.status import host_id
-from parvis.transport.base import Message, Send, Transport, own_headers
+from parvis.transport.base import Message, Send, Transport, own_headers, whole_number
 
 ATTEMPTS: Final = "parvis-attempts"  # unforeseen exceptions and time-outs so far
 RETRIES: Final = "parvis-retries"  # retries that the service asked for so far
@@ -29,7 +29,6 @@ COUNTS: Final = (ATTEMPTS, RETRIES, CRASHES)
 _COUNTED_BY: Final = {"retry": RETRIES, "fail": ATTEMPTS, "timeout": ATTEMPTS, "crash": CRASHES}
 
 _MAX_CRASHES = 2
-_MOST_DIGITS = 16
 _FIRST_DELAY = 2.0
 _LONGEST_DELAY = 300.0
 _MOST_DOUBLINGS = 16
@@ -102,7 +101,7 @@ def bare_dead_letter(transport: Transport, message: Message, reason: str) -> Sen
 
 def count(message: Message, header: str) -> int:
     """Read one of our counts; whatever is not a number counts as none."""
-    return _number(message.headers, header) or 0
+    return whole_number(message.headers.get(header)) or 0
 
 
 def _again(service: AnyService, message: Message, outcome: Outcome, policy: Policy) -> Send | None:
@@ -130,7 +129,7 @@ def once_more(message: Message, headers: Mapping[str, str], delay: float = 0) ->
         message.body,
         {**own_headers(message.headers), **_kept(message), **headers},
         delay=delay,
-        priority=_number(message.headers, "priority"),
+        priority=whole_number(message.headers.get("priority")),
         expiration=_remaining(message),
     )
 
@@ -143,14 +142,9 @@ def _most_retries(service: AnyService, outcome: Outcome, policy: Policy) -> int:
     return service.max_retries if outcome.result == "retry" else service.max_attempts - 1
 
 
-def _number(headers: Mapping[str, str], header: str) -> int | None:
-    value = headers.get(header, "")
-    return int(value) if value.isdecimal() and len(value) < _MOST_DIGITS else None
-
-
 def _remaining(message: Message) -> float | None:
     """Seconds until the message is worthless, if ever."""
-    expires = _number(message.headers, "expires")
+    expires = whole_number(message.headers.get("expires"))
     return max(0.001, expires / 1000 - time.time()) if expires else None
 
 

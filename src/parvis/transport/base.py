@@ -138,6 +138,7 @@ class NotAdmitted(BrokerRefused):
 
 
 # What brokers and clients add for one delivery; none of it belongs to the message itself.
+_ABSURD_DIGITS = 16
 _TRANSPORT_PREFIXES = ("amq_scheduled_", "jmsx")
 _TRANSPORT_HEADERS = frozenset(
     {
@@ -171,6 +172,11 @@ def own_headers(headers: Mapping[str, str]) -> dict[str, str]:
         for name, value in headers.items()
         if name.lower() not in _TRANSPORT_HEADERS and not name.lower().startswith(_TRANSPORT_PREFIXES)
     }
+
+
+def whole_number(text: str | None) -> int | None:
+    """Read a header that is a whole number, such as a time in milliseconds; None if it is none, or absurd."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < _ABSURD_DIGITS else None
 
 
 class Pending(ABC):

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 import orjson
 
-from parvis.transport.base import BrokerRefused, Disconnected, NoConnection, NotAdmitted
+from parvis.transport.base import BrokerRefused, Disconnected, NoConnection, NotAdmitted, whole_number
 from parvis.transport.stomp_connection import Connection
 from parvis.transport.stomp_frames import Frame, encode
 from parvis.transport.stomp_login import Login
@@ -178,8 +178,8 @@ class StompConsole:
 
 def sent_at(frame: Frame) -> float | None:
     """When a message was sent, in s since 1970, by its `timestamp`; None if it has none."""
-    stamp = frame.headers.get("timestamp", "")
-    return int(stamp) / 1000 if stamp.isascii() and stamp.isdigit() and len(stamp) < 16 else None
+    milliseconds = whole_number(frame.headers.get("timestamp"))
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def _can_answer(server: str) -> bool:
