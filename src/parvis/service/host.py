@@ -235,16 +235,13 @@ class Host:
         if inbox.empty():
             self._status.set(Status.IDLE)
         wait = _CONFIRM_AFTER if committer.has_pending else max(0.0, self._look_at - time.monotonic())
-        if inbox.empty() and self._transport.drive(wait, self._has_news):
+        if inbox.empty() and self._transport.drive(wait, self._inbox.qsize):
             wait = 0
         try:
             return inbox.get(timeout=wait)
         except Empty:
             committer.confirm()
             return None
-
-    def _has_news(self) -> bool:
-        return not self._inbox.empty()
 
     def _look_around(self) -> None:
         """Do what is due by the clock."""
