@@ -221,21 +221,20 @@ class Parser:
             raise ProtocolError(f"the {command} frame has more than {self.max_headers} headers")
         if "\0" in text:
             raise ProtocolError(f"the headers of the {command} frame hold a NUL or do not end")
-        try:
-            # Backwards, as of headers that are there more than once the first counts.
-            headers: dict[str, str] = dict([line.split(":", 1) for line in lines[:0:-1]])
-        except ValueError:
-            headers = {"": ""}
-        if "" in headers:
-            wrong = next(line for line in lines[1:] if not line.partition(":")[0] or ":" not in line)
-            raise ProtocolError(f"header line {wrong[:80]!r} of the {command} frame is not 'name:value'")
         connecting = command in _WITHOUT_ESCAPES
+        has_escapes = "\\" in text and not connecting and self.version != "1.0"
+        headers: dict[str, str] = {}
+        for line in lines[:0:-1]:  # backwards, as of headers that are there more than once the first counts
+            name, colon, value = line.partition(":")
+            if not (name and colon):
+                raise ProtocolError(f"header line {line[:80]!r} of the {command} frame is not 'name:value'")
+            if has_escapes and "\\" in line:
+                name, value = self._plain(name), self._plain(value)
+            headers[name] = value
         if connecting:
             self._follow(command, headers)
         if self.version == "1.0" or connecting:
             return {name.strip(): value.strip() for name, value in headers.items()}
-        if "\\" in text:
-            return self._unescaped(headers)
         return headers
 
     def _follow(self, command: str, headers: dict[str, str]) -> None:
@@ -243,12 +242,6 @@ class Parser:
             self.version = headers.get("version", "1.0").strip()
         else:
             self.version = negotiate(headers.get("accept-version")) or "1.2"
-
-    def _unescaped(self, headers: dict[str, str]) -> dict[str, str]:
-        return {
-            self._plain(name) if "\\" in name else name: self._plain(value) if "\\" in value else value
-            for name, value in headers.items()
-        }
 
     def _plain(self, text: str) -> str:
         plain = text.replace("\\c", ":")
