@@ -130,7 +130,7 @@ class Worker:
         """Whether a process may have died of this message."""
         if message.redelivered and message.message_id not in self._survived:
             return True
-        return count(message, CRASHES) > 0
+        return CRASHES in message.headers and count(message, CRASHES) > 0
 
 
 def _closes(service: AnyBatchService, batch: Batch) -> bool:
