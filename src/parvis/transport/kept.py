@@ -164,16 +164,13 @@ class KeptTransport(Transport, Generic[C, S]):
 
     def _sorted(self, acknowledge: Sequence[Message], *, with_sends: bool) -> list[tuple[S, list[Message]]]:
         by_number: dict[int, list[Message]] = {}
-        present = self._keeper.number
         for message in acknowledge:
-            if message.connection != present:
-                raise Disconnected("a message of a connection that is gone: it comes again")
             by_number.setdefault(message.subscription, []).append(message)
         found: list[tuple[S, list[Message]]] = []
         for number, messages in by_number.items():
             subscription = self._subscriptions.get(number)
-            if subscription is None:
-                raise Disconnected("a message of a subscription that is gone: it comes again")
+            if subscription is None or any(message.connection != self._keeper.number for message in messages):
+                raise Disconnected("a message of a connection or subscription that is gone: it comes again")
             if subscription.individual and (len(acknowledge) > 1 or with_sends):
                 # In a transaction ActiveMQ would keep the message until the connection ends.
                 raise ValueError("a message of an individual subscription is acknowledged on its own")
