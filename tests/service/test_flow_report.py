@@ -129,9 +129,8 @@ class Clock:
 def work(account: Account, clock: Clock, messages: int, seconds: float, pause: float = 0) -> None:
     for _ in range(messages):
         clock.now += pause
-        account.take_up()
-        clock.now += seconds
-        account.lay_down()
+        with account:
+            clock.now += seconds
         account.finish("work", 1)
 
 
@@ -171,10 +170,9 @@ def test_a_host_is_idle_since_it_laid_down_its_work() -> None:
     account = Account(clock)
     clock.now += 3
     assert account.idle() == 3
-    account.take_up()
-    clock.now += 5
-    assert account.idle() == 0
-    account.lay_down()
+    with account:
+        clock.now += 5
+        assert account.idle() == 0
     clock.now += 2
     assert account.idle() == 2
 

@@ -214,7 +214,7 @@ class Envelope:
 
     def _priority(self, node: Mapping[str, Any]) -> int | None:
         """What the node says, or the recipe environment, where other programs may keep something else."""
-        own = priority_of(node)
+        own = priority_of(node) if PRIORITY in node else None
         if own is None and PRIORITY in self.environment:
             with contextlib.suppress(PolicyError):
                 return priority_of(self.environment)

@@ -206,7 +206,8 @@ class Step(Generic[ParametersT]):
 
     def _add(self, sends: Iterable[Send]) -> None:
         kept = list(bounded(sends, len(self._sends), self._bytes))
-        self._bytes += sum(len(send.body) for send in kept)
+        for send in kept:
+            self._bytes += len(send.body)
         self._sends += kept
 
 

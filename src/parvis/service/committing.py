@@ -81,6 +81,7 @@ class Committer:
         self._handle_again = handle_again
         self._group = _Group()
         self._pending: tuple[Pending, list[Unit]] | None = None
+        self._untold: list[Unit] = []  # confirmed, and nobody has been told yet
         self.confirmed: Sequence[Handled] = ()
         self.memories: dict[AnyService, Remembered] = {}
         self.refused: dict[str, Refused] = {}
@@ -130,7 +131,12 @@ class Committer:
             self._begin(group.units)
 
     def confirm(self) -> None:
-        """Wait until the broker has confirmed what was written."""
+        """Wait until the broker has confirmed what was written, and tell of it."""
+        self.await_answer()
+        self._tell()
+
+    def await_answer(self) -> None:
+        """Wait until the broker has confirmed what was written; it is told of when the next is written."""
         if self._pending is None:
             return
         pending, units = self._pending
@@ -141,7 +147,7 @@ class Committer:
         except BrokerRefused as error:
             self._note_refusal(units, error)
         else:
-            self._confirmed(units)
+            self._untold += units
         finally:
             self._pending = None
 
@@ -165,10 +171,8 @@ class Committer:
 
     def _sends(self, handled: Handled) -> Sequence[Send]:
         message, outcome = handled.message, handled.outcome
-        if outcome.result == "duplicate":
-            sends = ()
-        elif outcome.result == "done":
-            sends = settle(self._transport, handled.service, message, outcome)
+        if outcome.result in {"done", "duplicate"}:
+            sends = outcome.sends
         else:
             with recipe_context(_recipe_id(message)), self._observers.settling(handled):
                 sends = settle(self._transport, handled.service, message, outcome)
@@ -176,7 +180,7 @@ class Committer:
         return self._observers.sending(handled, sends)
 
     def _begin(self, units: list[Unit]) -> None:
-        self.confirm()
+        self.await_answer()
         messages = [one.message for unit in units for one in unit.handled]
         sends = [send for unit in units for send in unit.sends]
         if self._observers.has_closing:
@@ -189,6 +193,7 @@ class Committer:
             self._note_refusal(units, error)
         except Exception as error:  # noqa: BLE001 - a message is at fault, the host goes on
             self._take_apart(units, error)
+        self._tell()
 
     def _take_apart(self, units: list[Unit], error: Exception) -> None:
         """Settle units one by one, handle those of a batch again one by one; reject what cannot be sent."""
@@ -222,7 +227,11 @@ class Committer:
         else:
             self._begin([unit])
 
-    def _confirmed(self, units: Sequence[Unit]) -> None:
+    def _tell(self) -> None:
+        """Tell, and have remembered, what the broker confirmed."""
+        if not self._untold:
+            return
+        units, self._untold = self._untold, []
         self.confirmed = handled = [one for unit in units for one in unit.handled]
         for one in handled if self.refused or self.survived else ():
             self.refused.pop(one.message.message_id, None)

@@ -33,19 +33,6 @@ _LONGEST_DELAY = 5.0  # seconds; what is to wait for longer is not what keeps co
 _TRIED = (ATTEMPTS, RETRIES, CRASHES)
 
 
-class _Handling(contextlib.AbstractContextManager[None]):
-    """Takes the time of a handling; quicker than a generator, as it is entered for every message."""
-
-    def __init__(self, account: Account) -> None:
-        self._account = account
-
-    def __enter__(self) -> None:
-        self._account.take_up()
-
-    def __exit__(self, *_: object) -> None:
-        self._account.lay_down()
-
-
 @dataclass(frozen=True, slots=True)
 class _Fate:
     """What becomes of a message when it is committed: it is tried again, or has made others."""
@@ -64,7 +51,6 @@ class FlowControl(Observer):
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._account = Account()
-        self._handling = _Handling(self._account)
         self._ledger: Ledger | None = None
         self._fates: dict[str, _Fate] = {}
         self._host = f"{host_id()}.{secrets.token_hex(4)}"
@@ -89,9 +75,9 @@ class FlowControl(Observer):
         self._account.serve(queue)
         self._news.set()
 
-    def handling(self, service: AnyService, messages: Sequence[Message]) -> _Handling:  # noqa: ARG002
+    def handling(self, service: AnyService, messages: Sequence[Message]) -> Account:  # noqa: ARG002
         """Take the time."""
-        return self._handling
+        return self._account
 
     def sending(self, handled: Handled, sends: Sequence[Send]) -> Sequence[Send]:
         """Have what is sent because of a message that is counted carry its key, and be counted, too."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from parvis.service.flow_report import Key, Served, Tally
@@ -51,8 +52,8 @@ class _Queue:
         return Served(self.handled, round(self.messages / self.seconds, 2) if self.seconds > 0 else None)
 
 
-class Account:
-    """Counts what a host handles.
+class Account(AbstractContextManager[None]):
+    """Counts what a host handles. Entered around each handling, it takes the time.
 
     The host's thread says what it does; any thread may ask. The times are kept without a lock: they have one
     writer, who is busy.
@@ -74,7 +75,7 @@ class Account:
         """The host takes messages from `queue`."""
         self._queues.setdefault(queue, _Queue())
 
-    def take_up(self) -> None:
+    def __enter__(self) -> None:
         """The host begins to handle something."""
         self._in_hand += 1
         if self._begun is None:
@@ -82,7 +83,7 @@ class Account:
             paused = now - max(self._rested, self._counted)
             self._begun = self._counted if paused <= _PAUSE else now
 
-    def lay_down(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """The host has handled what it had in hand."""
         self._in_hand -= 1
         self._rested = self._clock()
@@ -92,7 +93,8 @@ class Account:
         now = self._clock()
         begun = self._counted if self._begun is None else self._begun
         ended = now if self._in_hand else min(now, self._rested + _COMMIT)
-        self.serve(queue)
+        if queue not in self._queues:
+            self.serve(queue)
         self._queues[queue].work(messages, max(ended - begun, 1e-6))
         self._counted, self._begun = max(self._counted, ended), None
 

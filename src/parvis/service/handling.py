@@ -10,6 +10,7 @@ import reprlib
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ValidationError
@@ -123,7 +124,7 @@ def handle(service: AnyService, message: Message, *, hard: bool = True) -> Outco
     if isinstance(work, Outcome):
         return work
     with recipe_context(work.recipe_id):
-        failure = _attempt(lambda: service.process(work.payload, work.step), work.time_limit, hard=hard)
+        failure = _attempt(partial(service.process, work.payload, work.step), work.time_limit, hard=hard)
     return failure or _outcome(work)
 
 

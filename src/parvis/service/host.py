@@ -18,7 +18,7 @@ from typing import Any
 from parvis.observe.logs import process_label
 from parvis.recipe.envelope import MalformedMessage, parse_json
 from parvis.service import commands
-from parvis.service.base import AnyBatchService, AnyService, BatchService
+from parvis.service.base import AnyBatchService, AnyService
 from parvis.service.committing import GROUP_TIME, Committer, Refused, rejected
 from parvis.service.handling import Outcome
 from parvis.service.observer import Handled, Observer
@@ -234,22 +234,19 @@ class Host:
         self._turned = time.monotonic()
         committer, inbox = self._committer, self._inbox
         if inbox.empty() and committer.has_open:
-            committer.confirm()  # meanwhile more may have come, which then leaves together with the rest
+            committer.await_answer()  # meanwhile more may have come, which then leaves together with the rest
             if inbox.empty():
                 committer.close()
         if inbox.empty():
             self._status.set(Status.IDLE)
         wait = _CONFIRM_AFTER if committer.has_pending else max(0.0, self._look_at - time.monotonic())
-        if inbox.empty() and self._transport.drive(wait, self._has_news):
+        if inbox.empty() and self._transport.drive(wait, self._inbox.qsize):
             wait = 0
         try:
             return inbox.get(timeout=wait)
         except Empty:
             committer.confirm()
             return None
-
-    def _has_news(self) -> bool:
-        return not self._inbox.empty()
 
     def _look_around(self) -> None:
         """Do what is due by the clock."""
@@ -271,8 +268,8 @@ class Host:
         refused = self._committer.refused.get(message.message_id)
         if refused is not None:
             self._take_refused(worker, message, refused)
-        elif isinstance(worker.service, BatchService):
-            self._add_to_batch(worker, worker.service, message)
+        elif worker.batch_service is not None:
+            self._add_to_batch(worker, worker.batch_service, message)
         else:
             self._take_one(worker, message)
 
@@ -322,9 +319,9 @@ class Host:
             self._look_at = min(self._look_at, worker.batch_due)
 
     def _close_batch(self, worker: Worker) -> None:
-        service = worker.service
+        service = worker.batch_service
         batch = worker.take_batch()
-        if not batch.messages or not isinstance(service, BatchService):
+        if not batch.messages or service is None:
             return
         self._committer.close()  # what is done is not to wait for a batch
         if batch.messages[0].connection != self._transport.connection:

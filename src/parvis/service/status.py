@@ -70,11 +70,12 @@ class Utilisation:
         self._spent: dict[int, float] = {}
         self._since = time.monotonic()
 
-    def spend(self, status: Status) -> None:
-        """Book the time since the last call on `status`."""
+    def spend(self, status: Status) -> float:
+        """Book the time since the last call on `status`; return what time it is, on the monotonic clock."""
         now = time.monotonic()
         self._spent[status] = self._spent.get(status, 0.0) + now - self._since
         self._since = now
+        return now
 
     def report(self) -> dict[str, float]:
         """Return the shares, which add up to 1, and begin a new period."""
@@ -117,9 +118,8 @@ class StatusBroadcast:
         if status is self._status:
             return
         with self._lock:  # which is quicker than to enter the condition
-            self._utilisation.spend(self._status)
+            self._since = self._utilisation.spend(self._status)
             self._status = status
-            self._since = time.monotonic()
             # While another status is shown than that of an idle service, the thread looks for itself.
             if status is not Status.IDLE and status is not self._shown:
                 self._changed.notify()

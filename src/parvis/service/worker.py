@@ -30,6 +30,7 @@ class Worker:
         survived: Identifiers of messages that this process was given before, and lives.
 
     Attributes:
+        batch_service: The service, if it takes batches.
         prefetch: How many messages the broker may hand out in advance.
         group: How many are committed together at most.
         batch: What was gathered for a service that takes batches.
@@ -40,8 +41,9 @@ class Worker:
 
     def __init__(self, service: AnyService, observers: Observers, survived: Container[str]) -> None:
         self.service = service
+        self.batch_service = batches = service if isinstance(service, BatchService) else None
         # A batch must be able to fill up while an earlier one is being handled.
-        self.prefetch = 2 * service.batch_size if isinstance(service, BatchService) else service.prefetch
+        self.prefetch = service.prefetch if batches is None else 2 * batches.batch_size
         # While one half of what the broker hands out is being committed, the other is handled.
         self.group = 1 if service.commit_each else max(1, self.prefetch // 2)
         self.batch = Batch()
@@ -128,7 +130,7 @@ class Worker:
         """Whether a process may have died of this message."""
         if message.redelivered and message.message_id not in self._survived:
             return True
-        return count(message, CRASHES) > 0
+        return CRASHES in message.headers and count(message, CRASHES) > 0
 
 
 def _closes(service: AnyBatchService, batch: Batch) -> bool:

@@ -307,14 +307,14 @@ class Transport(ABC):
         Raises: as `commit`.
         """
 
-    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:  # noqa: ARG002
+    def drive(self, seconds: float, until: Callable[[], object]) -> bool:  # noqa: ARG002
         """Have the calling thread do what the transport's own does, which saves handing messages over.
 
         Callbacks run on this thread then. Only one thread of a process may do this.
 
         Args:
             seconds: For how long.
-            until: When to return before; looked at after whatever arrived.
+            until: Whether to return before; asked after whatever arrived.
 
         Returns:
             False, at once, if this is not possible now, or never with this transport: then messages arrive as

@@ -140,9 +140,9 @@ class Keeper(Generic[C]):
         return str(self.failure or f"{self._brokers} did not answer in time")
 
     def forbid_callback(self) -> None:
-        """Raise RuntimeError on the thread that calls callbacks: it would wait for itself."""
+        """Raise RuntimeError in a callback: the thread that reads would wait for itself."""
         connection = self.connection
-        if threading.current_thread() is self._thread or (connection and connection.is_driven_here):
+        if connection is not None and connection.is_read_here:
             raise RuntimeError("a callback of a transport must not call the transport")
 
     @property

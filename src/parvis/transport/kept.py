@@ -104,7 +104,7 @@ class KeptTransport(Transport, Generic[C, S]):
             raise ValueError(f"there is no subscription {subscription}")
         self._end(ended)
 
-    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
+    def drive(self, seconds: float, until: Callable[[], object]) -> bool:
         connection = self._keeper.connection
         return connection is not None and connection.drive(seconds, until)
 

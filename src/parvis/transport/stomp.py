@@ -45,7 +45,7 @@ _POST_BACKLOG: Final = 1_048_576
 _POSTED: Final = "posted"  # a receipt nobody waits for: with it, an error says what it is about
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Written(Pending):
     """A transaction that was written to a connection."""
 
@@ -183,11 +183,11 @@ class StompTransport(KeptTransport[Connection, Subscription]):
                 has a header that is the transport's.
         """
         self._keeper.forbid_callback()
-        deadline = time.monotonic() + timeout
+        deadline = 0.0 if acknowledge else time.monotonic() + timeout
         frames = [send_frame(send, self.namespace) for send in sends]
         last = {message.subscription: message.token for message in acknowledge}
         while True:
-            connection = self._keeper.wait(0 if acknowledge else deadline - time.monotonic())
+            connection = self._keeper.connection or self._keeper.wait(deadline - time.monotonic())
             number = connection.next_number()
             data, receipt = transaction(number, last.values(), frames)
             try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from parvis.transport.base import Disconnected
-from parvis.transport.stomp_frames import Frame, Item, Parser, ProtocolError, encode
+from parvis.transport.stomp_frames import HEARTBEAT, Frame, Item, Parser, ProtocolError, encode
 from parvis.transport.stomp_receipts import Receipt, Receipts
 from parvis.transport.wire import Wire
 
@@ -81,7 +81,7 @@ class Connection(Wire):
 
     def _take(self, items: list[Item]) -> None:
         for item in items:
-            if not isinstance(item, Frame):
+            if item is HEARTBEAT:
                 continue
             if item.command == "MESSAGE":
                 if self.on_message is not None:

@@ -82,16 +82,18 @@ def transaction(number: str, acknowledge: Iterable[str], sends: Iterable[Frame])
         acknowledge: What ACK frames are to name.
         sends: SEND frames, which are completed here.
     """
-    frames = [*(Frame("ACK", {"id": token}) for token in acknowledge), *sends]
+    frames = [Frame("ACK", {"id": token}) for token in acknowledge]
+    frames += sends
     if len(frames) == 1:
         frames[0].headers["receipt"] = number
         return encode(frames[0]), Receipt(number)
+    name = number.encode()
+    data = [b"BEGIN\ntransaction:%b\n\n\0" % name]
     for frame in frames:
         frame.headers["transaction"] = number
-    begin = b"BEGIN\ntransaction:%b\n\n\0" % number.encode()
-    commit = b"COMMIT\ntransaction:%b\nreceipt:%b\n\n\0" % (number.encode(), number.encode())
-    data = b"".join([begin, *(piece for frame in frames for piece in pieces(frame)), commit])
-    return data, Receipt(number, "transaction")
+        data += pieces(frame)
+    data.append(b"COMMIT\ntransaction:%b\nreceipt:%b\n\n\0" % (name, name))
+    return b"".join(data), Receipt(number, "transaction")
 
 
 def subscribing(

@@ -24,6 +24,7 @@ class Subscription:
         outstanding: Tokens of what was delivered on this connection and not acknowledged, in that order.
         accepted: Whether the broker has accepted it once.
         refused: Why it has not.
+        individual: Whether messages are acknowledged one by one, in whichever order.
     """
 
     number: int
@@ -32,16 +33,15 @@ class Subscription:
     outstanding: deque[str] = field(default_factory=deque[str])
     accepted: bool = False
     refused: BrokerRefused | None = None
+    individual: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.individual = self.headers["ack"] == INDIVIDUAL
 
     @property
     def name(self) -> str:
         """What it is to, for people."""
         return self.headers["destination"]
-
-    @property
-    def individual(self) -> bool:
-        """Whether messages are acknowledged one by one, in whichever order."""
-        return self.headers["ack"] == INDIVIDUAL
 
     def forget(self) -> None:
         """The connection is lost, and with it what was delivered."""

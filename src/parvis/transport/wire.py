@@ -103,12 +103,14 @@ class Wire(ABC):
         self._turn = threading.Lock()  # held by whoever reads
         self._poll: select.poll | None = None
         self._awaits_room = False  # whether we are told when the socket takes more
+        self._reader = 0  # the thread that reads now, if any
         self._driver = 0  # the thread that last read in place of the reading thread
         self._driving = False
         self._left_at = -math.inf
         self._takeover = threading.Event()
         self._wake_receiver, self._wake_sender = socket.socketpair()
         self._wake_receiver.setblocking(False)
+        self._wake_descriptor = self._wake_receiver.fileno()
         self._wake_sender.setblocking(False)
 
     @property
@@ -162,13 +164,15 @@ class Wire(ABC):
         while not self._closed:
             self._rest()
             with self._turn:
+                self._reader = threading.get_ident()
                 self._advance(poll, _LONGEST_WAIT)
+                self._reader = 0
         with self._turn:
             self._poll = None
             for one in (self._sock, self._wake_receiver, self._wake_sender):
                 one.close()
 
-    def drive(self, seconds: float, until: Callable[[], bool]) -> bool:
+    def drive(self, seconds: float, until: Callable[[], object]) -> bool:
         """Read on the calling thread, always the same, until something holds or for some seconds.
 
         Return whether that was possible.
@@ -181,12 +185,13 @@ class Wire(ABC):
             poll = self._poll
             if poll is None:
                 return False
+            self._reader = self._driver
             deadline = time.monotonic() + seconds
             while not (self._closed or until()) and (left := deadline - time.monotonic()) > 0:
                 self._advance(poll, left)
             return not self._closed
         finally:
-            self._left_at, self._driving = time.monotonic(), False
+            self._left_at, self._driving, self._reader = time.monotonic(), False, 0
             self._turn.release()
 
     def wait_for(self, event: Latch | threading.Event, timeout: float) -> bool:
@@ -200,9 +205,9 @@ class Wire(ABC):
         return event.wait(timeout)
 
     @property
-    def is_driven_here(self) -> bool:
-        """Whether the calling thread is in `drive`, so that what it waited for would never come."""
-        return self._driving and threading.get_ident() == self._driver
+    def is_read_here(self) -> bool:
+        """Whether it is the calling thread that reads, so that what it waited for would never come."""
+        return self._reader == threading.get_ident()
 
     def wake(self) -> None:
         """Have whoever reads look around."""
@@ -252,15 +257,16 @@ class Wire(ABC):
             # A broker that leaves Nagle's algorithm on holds the rest of a message, or the next, back until
             # we acknowledge what came before, which the kernel would put off for 40 ms. What we send does it.
             self._sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
-        wait = max(0.0, self._due() - time.monotonic())
+        due = self._due()
+        wait = max(0.0, due - time.monotonic())
         for descriptor, events in poll.poll(1000 * min(wait, limit, _LONGEST_WAIT)):
-            if descriptor != self._sock.fileno():
+            if descriptor == self._wake_descriptor:
                 self._wake_receiver.recv(4096)
             elif events != select.POLLOUT:  # an error is met, and said, by reading
                 self._read()
         if self._out or self._awaits_room:
             self._flush(poll)
-        if time.monotonic() >= self._due():
+        if time.monotonic() >= due:
             self._keep_time()
 
     def _read(self) -> None:
