@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from parvis.cli.durations import read_duration
+from parvis.cli.moments import read_duration
 from parvis.cli.options import json_option, with_config
 from parvis.config import Config
 

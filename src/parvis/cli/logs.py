@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from parvis.cli.durations import duration
+from parvis.cli.moments import read_duration, read_moment
 from parvis.cli.options import json_option, records_option, with_config
 from parvis.config import Config
 from parvis.observe.log_record import LEVELS, LogQuery, LogRecord
@@ -23,33 +21,6 @@ _POLL: Final = 0.7
 _MOST: Final = 10_000
 _MOST_IN_GROUPS: Final = 50_000
 _COMPLAINT_INTERVAL: Final = 60.0
-
-
-def _moment(text: str) -> float:
-    """Read a time of day, a date, both, or a length of time ago; in seconds since 1970."""
-    written = text.strip()
-    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", written):
-        written = (
-            f"{datetime.now().astimezone():%Y-%m-%d} {written.zfill(8 if written.count(':') == 2 else 5)}"
-        )
-    try:
-        return datetime.fromisoformat(written).astimezone().timestamp()
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return time.time() - duration(text)
-    except click.BadParameter:
-        raise click.BadParameter(
-            f"{text[:40]!r} is no moment: 14:30, 2026-11-20, 2026-11-20T14:30 or 2h"
-        ) from None
-
-
-def _read_duration(_ctx: click.Context, _parameter: click.Parameter, text: str) -> float:
-    return duration(text)
-
-
-def _read_moment(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
-    return None if text is None else _moment(text)
 
 
 @click.command(
@@ -89,7 +60,7 @@ Examples:
     "--time",
     "seconds",
     metavar="TIME",
-    callback=_read_duration,
+    callback=read_duration,
     default="600",
     show_default=True,
     help="How far back: 600, 10m, 2h, 3d, 1w.",
@@ -97,7 +68,7 @@ Examples:
 @click.option(
     "--since",
     metavar="WHEN",
-    callback=_read_moment,
+    callback=read_moment,
     help="From when on, in place of --time: 14:30, 2026-11-20, 2h.",
 )
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from parvis.cli.moments import read_moment
 from parvis.cli.options import json_option, records_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
@@ -48,11 +49,12 @@ Examples:
 @click.option("--logbook", is_flag=True, help="Print the four sections of the dispatcher's logbook, only.")
 @click.option("--only-incoming", is_flag=True, help="With --logbook: header and body of the request, only.")
 @click.option(
-    "--hours",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1,
+    "--since",
+    metavar="WHEN",
+    callback=read_moment,
+    default="1h",
     show_default=True,
-    help="Without an ID: how far back.",
+    help="Without an ID: from when on, such as 14:30, 2026-11-20 or 2h.",
 )
 @click.option(
     "--from",
@@ -70,7 +72,7 @@ def trace(
     everything: bool,
     logbook: bool,
     only_incoming: bool,
-    hours: float,
+    since: float,
     kind: Kind | None,
     as_json: bool,
     config: Config,
@@ -91,7 +93,7 @@ def trace(
         return
     view = _Trace(config, ids, kind, everything=everything, as_json=as_json)
     if not ids:
-        view.list(hours)
+        view.list(since)
     elif follow:
         view.follow(ids[0])
     else:
@@ -119,14 +121,15 @@ class _Trace:
         else:
             raise click.ClickException("no Graylog server is configured")
 
-    def list(self, hours: float) -> None:
-        """Print the recipes of late."""
+    def list(self, since: float) -> None:
+        """Print the recipes that something was heard of since then."""
         from parvis.observe import hop_table
+        from parvis.observe.wording import clock_text
 
         records = self._required()
         now = time.time()
         with records.reading() as database:
-            lines = hop_table.recipes(database, now, self._stuck_after, limit=1000, since=now - hours * 3600)
+            lines = hop_table.recipes(database, now, self._stuck_after, limit=1000, since=since)
         if self._as_json:
             for line in lines:
                 more = {"recipes": line.recipes, "dcid": line.dcid, "user": line.user}
@@ -141,7 +144,7 @@ class _Trace:
                 if self._config.storage.get("parvis.records.hops")
                 else (" Services report hops where parvis.records.hops is on: `parvis up` switches it on.")
             )
-            click.echo(f"No recipe was heard of within {hours:g} h.{hint}")
+            click.echo(f"No recipe was heard of since {clock_text(since)}.{hint}")
 
     def show(self, ids: Sequence[str]) -> None:
         """Print recipes; end with exit code 1 if one is not known."""
