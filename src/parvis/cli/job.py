@@ -6,7 +6,14 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, node_numbers, parse_json
+from parvis.recipe.envelope import (
+    Envelope,
+    MalformedMessage,
+    as_object,
+    is_recipe_message,
+    node_numbers,
+    parse_json,
+)
 from parvis.recipe.watch import DEAD_LETTER_KEY, ERROR_KEY, SERVICE_LABEL
 from parvis.transport.base import Message
 
@@ -66,7 +73,7 @@ class Job:
         except MalformedMessage:
             return None
         sender = envelope.path[-1] if envelope.path else 0
-        return self._take_event(_event(envelope.node), sender, _as_object(envelope.payload))
+        return self._take_event(_event(envelope.node), sender, as_object(envelope.payload))
 
     @property
     def expected(self) -> int | None:
@@ -134,12 +141,12 @@ class Job:
         return all(watcher.success is not False for watcher in self._watchers.values())
 
     def _take_failure(self, content: Any) -> dict[str, Any] | None:
-        letter = _as_object(_as_object(content).get(DEAD_LETTER_KEY))
+        letter = as_object(as_object(content).get(DEAD_LETTER_KEY))
         if letter:
             node, service, reason = (letter.get(key) for key in ("node", "service", "reason"))
             self.dead_letters.append((node if isinstance(node, int) else 0, str(service), str(reason)))
             return {"event": "dead-letter", "service": service, "reason": reason}
-        reason = _as_object(content).get(ERROR_KEY)
+        reason = as_object(content).get(ERROR_KEY)
         if reason is None:
             return None
         self.rejected = " ".join(str(reason).split())
@@ -208,22 +215,17 @@ class Job:
 
 def _event(node: Any) -> str | None:
     """Return the event that a node stands for, if it is one that was added for watching."""
-    content = _as_object(node)
+    content = as_object(node)
     if content.get("service") != SERVICE_LABEL:
         return None
-    event = _as_object(content.get("parameters")).get("event")
+    event = as_object(content.get("parameters")).get("event")
     return event if isinstance(event, str) else None
-
-
-def _as_object(value: Any) -> dict[str, Any]:
-    """Return a JSON object, and an empty one instead of anything else."""
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _links(recipe: Mapping[str, Any]) -> Iterator[tuple[int, str, int]]:
     """Yield every link of a recipe between nodes: from, by which output, to."""
     for key, node in recipe.items():
-        outputs = _as_object(node).get("output") if key.isdecimal() else None
+        outputs = as_object(node).get("output") if key.isdecimal() else None
         named = cast("dict[str, Any]", outputs) if isinstance(outputs, dict) else {"": outputs}
         for output, targets in named.items():
             for target in node_numbers(targets):
@@ -232,7 +234,7 @@ def _links(recipe: Mapping[str, Any]) -> Iterator[tuple[int, str, int]]:
 
 def _images_in(node: dict[str, Any]) -> int | None:
     """Return how many images a file watcher is to see, if its parameters say so."""
-    parameters = _as_object(node.get("parameters"))
+    parameters = as_object(node.get("parameters"))
     if "pattern" in parameters:
         try:
             return max(0, int(parameters["pattern-end"]) - int(parameters["pattern-start"]) + 1)

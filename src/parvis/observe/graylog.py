@@ -18,6 +18,7 @@ import orjson
 
 from parvis.config import GRAYLOG_PASSWORD, GRAYLOG_TOKEN, GRAYLOG_URL, GRAYLOG_USERNAME, Config, ConfigError
 from parvis.observe.log_record import DEBUG, LogQuery, LogRecord
+from parvis.recipe.envelope import as_object
 
 _TIMEOUT: Final = 30.0
 _MOST_BYTES: Final = 256_000_000
@@ -114,12 +115,12 @@ class Graylog:
             ],
         }
         answer = self._ask("POST", "views/search/sync", orjson.dumps({"queries": [asked]}))
-        result = _mapping(_mapping(answer.get("results")).get("q"))
+        result = as_object(as_object(answer.get("results")).get("q"))
         errors = [*_list(result.get("errors")), *_list(answer.get("errors"))]
         if errors:
-            text = _mapping(errors[0]).get("description")
+            text = as_object(errors[0]).get("description")
             raise GraylogError(f"{self._name} refuses the search: {str(text)[:300]}")
-        return self._records(_mapping(_mapping(result.get("search_types")).get("m")))
+        return self._records(as_object(as_object(result.get("search_types")).get("m")))
 
     def _search_as_before(self, query: LogQuery) -> list[LogRecord]:
         since, until = _times(query)
@@ -136,7 +137,7 @@ class Graylog:
         messages = result.get("messages")
         if not isinstance(messages, list):
             raise GraylogError(f"{self._name} gives an answer without messages")
-        found = [_mapping(_mapping(one).get("message")) for one in cast("list[Any]", messages)]
+        found = [as_object(as_object(one).get("message")) for one in cast("list[Any]", messages)]
         return [_record(message) for message in found]
 
     @property
@@ -170,7 +171,7 @@ class Graylog:
         if answer.status not in (200, 201):
             raise GraylogError(f"{self._name} answers {answer.status} {answer.reason[:100]}")
         try:
-            return _mapping(orjson.loads(content))
+            return as_object(orjson.loads(content))
         except orjson.JSONDecodeError:
             raise GraylogError(f"{self._name} gives an answer that is not JSON") from None
 
@@ -238,10 +239,6 @@ def _read_time(text: Any) -> float:
     except ValueError:
         return 0.0
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _list(value: Any) -> list[Any]:

@@ -36,7 +36,7 @@ from parvis.observe.hops import (
 )
 from parvis.observe.story import State, Story
 from parvis.observe.storyteller import Evidence, tell
-from parvis.recipe.envelope import MalformedMessage
+from parvis.recipe.envelope import MalformedMessage, as_object
 
 _log = logging.getLogger("parvis.collector")
 
@@ -324,10 +324,10 @@ def _add_started(database: sqlite3.Connection, started: Started) -> None:
 
 
 def _subject(started: Started) -> tuple[str, str]:
-    message = _object(started.message)
+    message = as_object(started.message)
     names: Any = message.get("recipes")
     named = ", ".join(map(str, cast("list[Any]", names))) if isinstance(names, list) else ""
-    known = _object(message.get("parameters"))
+    known = as_object(message.get("parameters"))
     subject = known.get("ispyb_dcid", known.get("ispyb_process", ""))
     return (named or "a custom recipe")[:_LONGEST_NAME], str(subject)[:_LONGEST_NAME]
 
@@ -423,7 +423,3 @@ def _hop(recipe_id: str, row: Sequence[Any]) -> Hop:
     *before, sent, reason, trace, reinjected = row
     values: list[Any] = [*before, sent_from_json(orjson.loads(sent)), reason, trace, reinjected]
     return Hop(recipe_id, **dict(zip(_FIELDS, values, strict=True)))
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

@@ -21,7 +21,7 @@ from parvis.observe.hop_tally import (
 from parvis.observe.hops import REQUEST, Hop, Started
 from parvis.observe.story import EdgeCount, NodeCount, NodeState, State, Story
 from parvis.observe.wording import clock_text
-from parvis.recipe.envelope import MalformedMessage, node_numbers
+from parvis.recipe.envelope import MalformedMessage, as_object, node_numbers
 from parvis.recipe.policy import PolicyError, error_targets, timeout_of
 from parvis.recipe.problem import printable
 
@@ -209,7 +209,7 @@ class _Teller:
             for entry in cast("list[Any]", entries) if isinstance(entries, list) else []:
                 with contextlib.suppress(MalformedMessage, TypeError, IndexError, KeyError):
                     number = node_numbers(entry[0])[0]
-                    queue = _text(_object(one.recipe.get(str(number))).get("queue"))
+                    queue = _text(as_object(one.recipe.get(str(number))).get("queue"))
                     kind = "message" if queue else "broadcast"
                     edge = self.edges.setdefault(EdgeKey(REQUEST, number, queue, kind), EdgeTally())
                     edge.count += 1
@@ -219,7 +219,7 @@ class _Teller:
         return bool(self._starts) or any(key.source == REQUEST for key in self.edges)
 
     def _content(self, number: int) -> Mapping[str, Any]:
-        return _object(self._recipe.get(str(number)))
+        return as_object(self._recipe.get(str(number)))
 
     def _state(
         self, node: NodeCount, ways: Sequence[tuple[EdgeKey, EdgeTally]], held: Sequence[Held]
@@ -377,10 +377,6 @@ def _together(edges: Iterable[EdgeCount]) -> list[EdgeCount]:
         key = (edge.source, edge.target, edge.kind)
         sums[key] = sums.get(key, 0) + edge.count
     return [EdgeCount(*key, count) for key, count in sums.items()]
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str:

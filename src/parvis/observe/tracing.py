@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
@@ -31,7 +31,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer
 
 from parvis import __version__
 from parvis.observe.logs import log_context
-from parvis.recipe.envelope import Envelope, MalformedMessage, is_recipe_message, parse_json
+from parvis.recipe.envelope import Envelope, MalformedMessage, as_object, is_recipe_message, parse_json
 from parvis.service.identity import identity_of
 from parvis.service.observer import Handled, Observer
 from parvis.service.status import host_id
@@ -227,7 +227,7 @@ def _recipe_attributes(message: Message) -> Attributes:
     """What the message says of its recipe; nothing if it cannot be read."""
     try:
         if not is_recipe_message(message.headers):
-            return _dcid(_mapping(parse_json(message.body)).get("parameters"))
+            return _dcid(as_object(parse_json(message.body)).get("parameters"))
         envelope = Envelope.parse(message.body)
     except MalformedMessage:
         return {}
@@ -239,13 +239,9 @@ def _recipe_attributes(message: Message) -> Attributes:
 
 def _dcid(values: Any) -> Attributes:
     """The number of the data collection, if it is among these values."""
-    values = _mapping(values)
+    values = as_object(values)
     dcid = values.get("dcid", values.get("ispyb_dcid"))
     return {"dcid": int(dcid)} if str(dcid).isdecimal() and len(str(dcid)) < 16 else {}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _provider(settings: TracingSettings, name: str) -> TracerProvider:

@@ -49,6 +49,11 @@ def parse_json(body: bytes) -> Any:
         raise MalformedMessage(f"the body is not JSON: {reason}") from None
 
 
+def as_object(value: Any) -> dict[str, Any]:
+    """Return a JSON object, and an empty one instead of anything else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
 def dump_json(value: Any) -> bytes:
     """Write JSON: dates as ISO 8601, NumPy values and decimals as numbers, keys as text.
 
