@@ -28,7 +28,7 @@ def screen(app: App[Any]) -> str:
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
 
 
-async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str, timeout: float = 10) -> None:
+async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str, timeout: float = 20) -> None:
     """Return as soon as a condition holds, while the app goes on."""
     end = time.monotonic() + timeout
     while not condition():
@@ -36,7 +36,7 @@ async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str, t
         await pilot.pause(0.05)
 
 
-async def shows(pilot: Pilot[Any], *texts: str, timeout: float = 10) -> None:
+async def shows(pilot: Pilot[Any], *texts: str, timeout: float = 20) -> None:
     """Return as soon as the screen shows all of these."""
     what = ", ".join(texts)
     await until(pilot, lambda: all(text in screen(pilot.app) for text in texts), what, timeout)

@@ -110,7 +110,7 @@ class History:
 
     def _open(self, write: bool) -> sqlite3.Connection:
         if not write:
-            return sqlite3.connect(f"file:{_quoted(self._file)}?mode=ro", uri=True, timeout=_WAIT)
+            return sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT)
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = sqlite3.connect(self._file, timeout=_WAIT, isolation_level=None)
         database.execute(_TABLE)
@@ -185,9 +185,3 @@ def _cleared_now(
     }
     bad = {(one.check, one.finding.subject) for one in results if one.is_bad}
     return {key for key, one in known.items() if one.cleared is None and key[0] in checks and key not in bad}
-
-
-def _quoted(file: Path) -> str:
-    from urllib.parse import quote
-
-    return quote(str(file.absolute()))

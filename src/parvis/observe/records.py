@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from parvis.observe import hop_table, log_table
 from parvis.observe.log_record import LogQuery, LogRecord
+from parvis.sqlite import writing
 
 __all__ = [
     "LogQuery",
@@ -32,6 +33,7 @@ __all__ = [
 
 FILE: Final = "records.sqlite"
 _LOCK: Final = "writer.lock"
+_LOCK_PATIENCE: Final = 0.2  # seconds; who only asks whether it is held has it for a moment
 
 _FORMAT: Final = 0x50525301
 """SQLite's `user_version` of our files: `PRS` and the number of the format."""
@@ -166,6 +168,16 @@ class Records:
         with self.reading() as database:
             return log_table.last_arrival(database)
 
+    def known_until(self) -> float:
+        """Return up to when it is known what happened, in seconds since 1970: now, while somebody writes."""
+        if _is_held(self.path.parent):
+            return time.time()
+        times: list[float] = []
+        for file in (self.path, self.path.with_name(f"{FILE}-wal")):
+            with contextlib.suppress(OSError):
+                times.append(file.stat().st_mtime)
+        return min(max(times, default=time.time()), time.time())
+
     @contextlib.contextmanager
     def _explained(self, verb: str) -> Generator[None]:
         try:
@@ -250,15 +262,8 @@ class RecordsWriter(Records):
             RecordsFull: There is no room on the disk.
             RecordsError: They cannot be written.
         """
-        with self._lock, self._explained("write"):
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:  # a full disk has ended it already
-                    self._database.execute("ROLLBACK")
-                raise
+        with self._lock, self._explained("write"), writing(self._database):
+            yield self._database
 
     def add_logs(self, database: sqlite3.Connection, records: Sequence[LogRecord]) -> None:
         """Add log records, in the order of their arrival, inside `writing`."""
@@ -314,31 +319,50 @@ def _remove_recipes(database: sqlite3.Connection, before: float) -> None:
 
 def collector_address(directory: Path) -> str | None:
     """Return where the process that writes these records takes log records by UDP; None if there is none."""
-    try:
-        held = _hold(directory)
-    except RecordsError:
-        _, _, address = (directory / _LOCK).read_text("ascii", "replace").partition(" ")
-        return address or None
-    except OSError:
+    if not _is_held(directory):
         return None
-    os.close(held)
-    return None
+    _, _, address = (directory / _LOCK).read_text("ascii", "replace").partition(" ")
+    return address or None
+
+
+def _is_held(directory: Path) -> bool:
+    """Whether a process writes these records, as far as we may know."""
+    try:
+        lock = os.open(directory / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _hold(directory: Path) -> int:
     """Make sure that no other process writes; return the descriptor that says so while it is open."""
     held = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + _LOCK_PATIENCE
+    while not _locked(held):
+        if time.monotonic() > end:
+            who = os.read(held, 20).decode("ascii", "replace").partition(" ")[0]
+            os.close(held)
+            raise RecordsError(
+                f"another process ({who}) writes the records in {directory}: stop it, or name another"
+                " directory (parvis.records.directory)"
+            )
+        time.sleep(_LOCK_PATIENCE / 20)
+    _tell(held, str(os.getpid()))
+    return held
+
+
+def _locked(held: int) -> bool:
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        who = os.read(held, 20).decode("ascii", "replace").partition(" ")[0]
-        os.close(held)
-        raise RecordsError(
-            f"another process ({who}) writes the records in {directory}: stop it, or name another directory"
-            " (parvis.records.directory)"
-        ) from None
-    _tell(held, str(os.getpid()))
-    return held
+        return False
+    return True
 
 
 def _tell(held: int, text: str) -> None:
