@@ -98,12 +98,12 @@ def test_a_handler_without_limit_is_stuck_after_the_timeout(broker: BrokerThread
         results = Listener(transport, "results")
         transport.send(recipe_message("sleep", sleeping(tmp_path)))
         wait_until((tmp_path / "started").exists, 10, "the handling begins")
-        wait_until(lambda: ask(endpoints.port, "/healthz")[0] == 503, 5, "it counts as stuck")
+        wait_until(lambda: ask(endpoints.port, "/healthz")[0] == 503, 20, "it counts as stuck")
         text = ask(endpoints.port, "/healthz")[1]
         assert re.fullmatch(r"stuck: Sleeper is handling for \d+ s \(limit 0\.5 s\)", text)
         (tmp_path / "go-on").touch()
         results.wait_for(1)
-        wait_until(lambda: ask(endpoints.port, "/healthz") == (200, "running"), 5, "it is well again")
+        wait_until(lambda: ask(endpoints.port, "/healthz") == (200, "running"), 20, "it is well again")
 
 
 @pytest.mark.parametrize("where", ["service", "node"])
@@ -117,7 +117,9 @@ def test_a_handler_is_alive_within_its_own_limit(broker: BrokerThread, tmp_path:
         begun = time.monotonic()
         said: list[tuple[int, str]] = []
         wait_until(
-            lambda: said.append(ask(endpoints.port, "/healthz")) or time.monotonic() > begun + 1, 5, "a while"
+            lambda: said.append(ask(endpoints.port, "/healthz")) or time.monotonic() > begun + 1,
+            20,
+            "a while",
         )
         assert {status for status, _ in said} == {200}
         assert said[-1][1] == "BoundedSleeper is handling for 1 s (limit 30.2 s)".replace(
@@ -159,7 +161,7 @@ def test_sigterm_makes_it_unready_while_it_finishes_its_message(broker: BrokerTh
         wait_until((tmp_path / "started").exists, 20, "the handling begins")
         assert ask(port, "/readyz")[0] == 200
         process.send_signal(signal.SIGTERM)
-        wait_until(lambda: ask(port, "/readyz") == (503, "stopping"), 5, "it takes no more")
+        wait_until(lambda: ask(port, "/readyz") == (503, "stopping"), 20, "it takes no more")
         assert ask(port, "/healthz")[0] == 200
         (tmp_path / "go-on").touch()
         results.wait_for(1)

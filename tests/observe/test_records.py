@@ -284,7 +284,7 @@ def test_age_is_bounded(tmp_path: Path) -> None:
             writer.trim()
             return not messages(writer)
 
-        wait_until(is_gone, 5, "the record to be too old")
+        wait_until(is_gone, 20, "the record to be too old")
 
 
 def test_there_are_no_records(tmp_path: Path) -> None:
