@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -206,22 +207,21 @@ def test_shell_completes_services_and_files(monkeypatch: pytest.MonkeyPatch):
     assert completed.stdout == "file,my\n"
 
 
-COMMANDS = [
-    "",
-    "go",
-    "service",
-    "up",
-    "broker",
-    "monitor",
-    "recipe check",
-    "recipe draw",
-    "rabbitmq configure",
-]
+def all_commands(group: click.Group, *names: str) -> Iterator[list[str]]:
+    context = click.Context(group)
+    yield [*names]
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from all_commands(command, *names, name)
+        else:
+            yield [*names, name]
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "completion", "find", "analyse", "demo"])
-def test_help_fits_a_terminal(command: str):
-    lines = CliRunner().invoke(main, [*command.split(), "-h"], terminal_width=80).stdout.splitlines()
+@pytest.mark.parametrize("command", list(all_commands(main)), ids=" ".join)
+def test_help_fits_a_terminal(command: list[str]):
+    lines = CliRunner().invoke(main, [*command, "-h"], terminal_width=80).stdout.splitlines()
+    assert lines
     assert [line for line in lines if len(line) > 80] == []
 
 

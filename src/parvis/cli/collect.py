@@ -20,7 +20,7 @@ _PORT = click.IntRange(-1, 65535)
 @click.command(
     epilog="""\b
 Examples:
-  parvis collect                         take GELF at ports of this machine, and hops from the broker
+  parvis collect                         take GELF here, hops from the broker
   parvis collect --host 0.0.0.0          let other machines send log records
   parvis collect --tcp -1 --http -1      by UDP only
   parvis collect --records /var/lib/parvis/records

@@ -30,7 +30,7 @@ Examples:
   parvis logs -f --level warning              warnings and errors as they come
   parvis logs -r 8e2e8e3c                     all about one recipe
   parvis logs -s PerImageAnalysis --filter 'xtal_0042.cbf' --time 2d
-  parvis logs -a --level error --since 08:00  what went wrong this morning, each error once
+  parvis logs -a --level error --since 08:00  each error of this morning, once
   parvis logs -vv --level error               with tracebacks
 """
 )

@@ -26,10 +26,10 @@ as: hostname.pid"""
 @click.command(
     epilog="""\b
 Examples:
-  parvis shutdown cs05r-sc-serv-01.4711      one instance, as `parvis monitor` shows it
+  parvis shutdown cs05r-sc-serv-01.4711      one, as `parvis monitor` shows it
   parvis shutdown -s PerImageAnalysis        all instances of a service
   parvis shutdown -s none                    front ends without a service
-  parvis shutdown -s Dispatcher --wait 60    wait until they are gone; 1 if one stays
+  parvis shutdown -s Dispatcher --wait 60    see them go; 1 if one stays
 """
 )
 @click.argument("hosts", nargs=-1, metavar="[HOST.PID]...")
