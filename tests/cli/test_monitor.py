@@ -104,6 +104,18 @@ def test_raw(environment: dict[str, str]) -> None:
     assert [json.loads(line) for line in lines] == [BUSY, BUSY]
 
 
+def test_raw_ends_when_nobody_reads_it_any_more(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "parvis", "monitor", "--raw"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=os.environ | environment, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(10) == 1
+        assert process.stderr.read() == b""
+
+
 _WITHOUT_TEXTUAL = """
 import sys
 sys.modules["textual"] = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from queue import Full, Queue
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # Everybody broadcasts every six seconds at least.
 _LISTEN = 7.0
 _LONGEST_RAW = 10_000
+_MOST_RAW = 10_000
 _NOT_LIVE = "No live view, the services once instead: "
 
 
@@ -31,7 +34,7 @@ Examples:
   parvis monitor -s PerImageAnalysis  only this service
   parvis monitor -s none              only front ends that run no service
   parvis monitor --host 'cs05r.*'     only on these machines
-  parvis monitor --once               listen for seven seconds, print who is there
+  parvis monitor --once               print who is there within seven seconds
   parvis monitor --json | jq '.services[] | select(.state == "error")'
   parvis monitor --raw                print each broadcast as it comes
 """
@@ -118,14 +121,19 @@ def _print_raw(transport: Transport, wanted: Callable[[Card], bool]) -> None:
     from parvis.recipe.problem import printable
     from parvis.service.status import TOPIC
 
-    def show(message: Message) -> None:
+    # Printed here, so that a reader who has had enough ends this, and not a callback of the connection.
+    arrived: Queue[Message] = Queue(_MOST_RAW)
+
+    def keep(message: Message) -> None:
+        with contextlib.suppress(Full):  # whoever reads this is slow
+            arrived.put_nowait(message)
+
+    transport.subscribe_broadcast(TOPIC, keep)
+    while True:
+        message = arrived.get()
         card = read_card(message.body, time.monotonic())
         if card is not None and wanted(card):
             click.echo(printable(message.body.decode(errors="replace"), _LONGEST_RAW))
-
-    transport.subscribe_broadcast(TOPIC, show)
-    while True:
-        time.sleep(1)
 
 
 def _print_once(board: CardBoard, as_json: bool) -> None:

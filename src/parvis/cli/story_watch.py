@@ -68,10 +68,10 @@ class StoryWatch:
             self._has_records = False
 
     def _tell(self, records: Records, recipe_id: str) -> None:
-        from parvis.observe import hop_table
+        from parvis.observe import known_stories
 
         with records.reading() as database:
-            story = hop_table.story(database, recipe_id, time.time(), self._stuck_after)
+            story = known_stories.story(records, database, recipe_id, self._stuck_after)
         if story.hops or story.started is not None:
             self._story = story
         else:

@@ -34,11 +34,11 @@ _MOST_LOGS: Final = 1000
 @click.command(
     epilog="""\b
 Examples:
-  parvis trace                        the recipes of the last hour, and how each stands
-  parvis trace 8e2e8e3c               one of them; the first characters of its ID will do
+  parvis trace                        the recipes of the last hour
+  parvis trace 8e2e8e3c               one; a few characters will do
   parvis trace 8e2e8e3c --follow      go on showing it until it has ended
   parvis trace 8e2e8e3c --all --json  everything, for programs
-  parvis trace --logbook 8e2e8e3c     what came in and what was made of it, and nothing else
+  parvis trace --logbook 8e2e8e3c     what came in and what it became
 """
 )
 @click.argument("ids", nargs=-1, metavar="[RECIPE_ID]...")
@@ -84,6 +84,8 @@ def trace(
     """
     if only_incoming and not logbook:
         raise click.UsageError("--only-incoming goes with --logbook")
+    if not all(map(str.strip, ids)):
+        raise click.UsageError("a recipe ID is empty")
     if (follow or logbook) and not ids:
         raise click.UsageError("name a recipe ID; `parvis trace` lists those of the last hour")
     if follow and (len(ids) > 1 or logbook or kind == "graylog"):
@@ -123,13 +125,12 @@ class _Trace:
 
     def list(self, since: float) -> None:
         """Print the recipes that something was heard of since then."""
-        from parvis.observe import hop_table
+        from parvis.observe import known_stories
         from parvis.observe.wording import clock_text
 
         records = self._required()
-        now = time.time()
         with records.reading() as database:
-            lines = hop_table.recipes(database, now, self._stuck_after, limit=1000, since=since)
+            lines = known_stories.recipes(records, database, self._stuck_after, limit=1000, since=since)
         if self._as_json:
             for line in lines:
                 more = {"recipes": line.recipes, "dcid": line.dcid, "user": line.user}
@@ -138,6 +139,9 @@ class _Trace:
             from parvis.cli.trace_text import recipe_table
 
             _console().print(recipe_table(lines))
+            note = known_stories.staleness(records)
+            if note and not all(line.story.state in ("finished", "failed") for line in lines):
+                click.echo(note, err=True)
         else:
             hint = (
                 ""
@@ -166,13 +170,14 @@ class _Trace:
             raise click.exceptions.Exit(1)
 
     def _until_over(self, recipe_id: str, show: Callable[[Story, Sequence[Hop]], None]) -> Story:
-        from parvis.observe import hop_table
+        from parvis.observe import hop_table, known_stories
 
         last = None if sys.stdout.isatty() and not self._as_json else 0
+        records = self._required()
         while True:
-            with self._required().reading() as database:
+            with records.reading() as database:
                 hops, last = hop_table.arrived(database, recipe_id, last, _MOST_LOGS if last else _KEPT)
-                story = hop_table.story(database, recipe_id, time.time(), self._stuck_after)
+                story = known_stories.story(records, database, recipe_id, self._stuck_after)
             show(story, hops)
             if story.is_over and not hops:
                 return story
@@ -211,11 +216,12 @@ class _Trace:
         return found[0] if found else None
 
     def _print(self, recipe_id: str) -> None:
-        from parvis.observe import hop_table
+        from parvis.observe import hop_table, known_stories
         from parvis.observe.logbook import entry_of
 
-        with self._required().reading() as database:
-            story = hop_table.story(database, recipe_id, time.time(), self._stuck_after)
+        records = self._required()
+        with records.reading() as database:
+            story = known_stories.story(records, database, recipe_id, self._stuck_after)
             hops = hop_table.timeline(database, recipe_id, None if self._everything else _MOST_HOPS)
         if self._as_json:
             print_json(_content(story, hops))

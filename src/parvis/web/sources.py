@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from parvis.config import Config
-from parvis.observe import hop_table
+from parvis.observe import known_stories
 from parvis.observe.graylog import Graylog
 from parvis.observe.grid_scans import GridScanSource, GridScansUnavailable, grid_scan_source
 from parvis.observe.hop_table import RecipeLine
@@ -86,7 +86,7 @@ class Sources:
             began = time.monotonic()
             if began >= self._recipes_until:
                 with records.reading() as database:
-                    self._recipes = hop_table.recipes(database, time.time(), self.stuck_after, limit=_LISTED)
+                    self._recipes = known_stories.recipes(records, database, self.stuck_after, limit=_LISTED)
                 now = time.monotonic()
                 # What takes long to find out is not asked for as often.
                 self._recipes_until = now + max(_FRESH, 20 * (now - began))

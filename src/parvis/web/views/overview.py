@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from parvis.observe.grid_scans import GridScansUnavailable
 from parvis.observe.hop_table import RecipeLine
+from parvis.observe.known_stories import staleness
 from parvis.observe.records import RecordsError
 from parvis.observe.wording import age_text
 from parvis.web.live import Part, View
@@ -33,6 +35,7 @@ def overview_view(sources: Sources) -> View:
         *_broker_trouble(sources),
         *_dead_letter_trouble(sources),
         *_recipe_trouble(lines or ()),
+        *_records_trouble(sources, lines or ()),
         *_service_trouble(sources, groups),
         *_queue_trouble(sources),
     ]
@@ -79,6 +82,17 @@ def _recipe_trouble(lines: list[RecipeLine] | tuple[RecipeLine, ...]) -> list[Pa
         address = f"/recipes/{bad[0].story.recipe_id}" if len(bad) == 1 else "/recipes"
         parts.append(part("item", state, address, TONES[state], state, title, bad[0].story.summary))
     return parts
+
+
+def _records_trouble(sources: Sources, lines: Sequence[RecipeLine]) -> list[Part]:
+    if not any(line.story.state in IN_FLIGHT for line in lines):
+        return []
+    try:
+        note = staleness(sources.records())
+    except RecordsError:
+        return []
+    title = "Nobody knows how recipes go on"
+    return [part("item", "records", "/recipes", "late", "no collector", title, note)] if note else []
 
 
 def _service_trouble(sources: Sources, groups: list[Group]) -> list[Part]:

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import orjson
 from markupsafe import Markup
 
-from parvis.observe import hop_table
+from parvis.observe import hop_table, known_stories
 from parvis.observe.hops import REQUEST, Hop, Started
 from parvis.observe.records import RecordsError
 from parvis.observe.story import Story
@@ -83,8 +83,9 @@ def story_and_hops(sources: Sources, recipe_id: str) -> tuple[Story, list[Hop]]:
     Raises:
         RecordsError: There are no records, or none that can be read.
     """
-    with sources.records().reading() as database:
-        story = hop_table.story(database, recipe_id, time.time(), sources.stuck_after)
+    records = sources.records()
+    with records.reading() as database:
+        story = known_stories.story(records, database, recipe_id, sources.stuck_after)
         return story, hop_table.timeline(database, recipe_id, most=_MOST_HOPS)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from parvis.observe.hop_table import RecipeLine
+from parvis.observe.known_stories import staleness
 from parvis.observe.records import RecordsError
 from parvis.observe.story import Story
 from parvis.web.live import Part, View
@@ -40,13 +41,14 @@ def recipes_view(sources: Sources) -> View:
     """The recipes that were heard of last."""
     try:
         lines = sources.recipes()
+        note = staleness(sources.records())
     except RecordsError as error:
         text = f"What recipes do is not known: {error}"
         return {"head": [part("said", "problem", "late", text)], "flying": [], "over": []}
     flying = [recipe_line(line) for line in lines if line.story.state in IN_FLIGHT]
     over = [recipe_line(line) for line in lines if line.story.state not in IN_FLIGHT]
     return {
-        "head": [],
+        "head": [part("said", "note", "late", note)] if note and flying else [],
         "flying": flying or [part("said", "none flying", "", "No recipe is in flight.")],
         "over": over or [part("said", "none over", "", "None yet.")],
     }
