@@ -184,6 +184,16 @@ def test_bad_input_is_refused_and_nothing_sent(
     assert drop_files(tmp_path) == []
 
 
+def test_a_trigger_is_sent_though_nobody_reads_what_is_said_of_it(broker: BrokerThread):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "parvis", "go", "-r", "a", "12"]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=20, check=False)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert sent(broker) == {"recipes": ["a"], "parameters": {"ispyb_dcid": 12}}
+
+
 def test_drop_writes_a_file_straight_away(broker: BrokerThread, tmp_path: Path):
     result = go("-r", "a", "--drop", "12")
     (file,) = drop_files(tmp_path)

@@ -17,11 +17,14 @@ AGO = 1000.0
 
 
 def hops(begun: float, *, ended: bool) -> list[Hop]:
-    """A request, and the one message that came of it, perhaps handled."""
-    sent = (Sent(1, "analyse"),)
+    """A request, and the two messages that came of it, one or both of them handled."""
+    sent = (Sent(1, "analyse", 2),)
     request = Hop("r1", REQUEST, "in", "a", "done", "Dispatcher", "vm.1", begun, begun, 0.0, sent=sent)
-    analysed = Hop("r1", 1, "analyse", "b", "done", "PIA", "vm.2", begun, begun, 0.0)
-    return [request, analysed] if ended else [request]
+    names = ("b", "c") if ended else ("b",)
+    return [
+        request,
+        *(Hop("r1", 1, "analyse", name, "done", "PIA", "vm.2", begun, begun, 0.0) for name in names),
+    ]
 
 
 def write(writer: RecordsWriter, reported: Sequence[Hop]) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Sequence
@@ -229,11 +230,11 @@ class _Speaker:
 
     def line(self, text: str) -> None:
         if not self.as_json:
-            click.echo(text)
+            _say(text)
 
     def event(self, event: str, **content: Any) -> None:
         if self.as_json:
-            click.echo(json.dumps({"event": event, **content}, default=str))
+            _say(json.dumps({"event": event, **content}, default=str))
 
     def plan(
         self, recipes: list[str], recipe_file: str | None, identifier: int | None, reprocessing: bool
@@ -248,6 +249,15 @@ class _Speaker:
             self.line("without specified data collection.")
         else:
             self.line(f"for data collection {identifier}")
+
+
+def _say(text: str) -> None:
+    """Print a line. That nobody reads it any more, or the disk is full, is no reason to lose a trigger."""
+    try:
+        click.echo(text)
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - it is no file of ours
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class _Submission:

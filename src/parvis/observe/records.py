@@ -175,7 +175,8 @@ class Records:
         times: list[float] = []
         for file in (self.path, self.path.with_name(f"{FILE}-wal")):
             with contextlib.suppress(OSError):
-                times.append(file.stat().st_mtime)
+                status = file.stat()
+                times += [status.st_mtime] if status.st_size else []  # who only reads makes an empty log
         return min(max(times, default=time.time()), time.time())
 
     @contextlib.contextmanager
