@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 
 from health_checks import check, config, levels
-from parvis.config import (
-    SlurmSettings,
-)
+from parvis.config import SlurmSettings
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
-"""Figures of queues and looks into them, on all brokers, and what is made of successive figures."""
+"""Figures of queues and looks into them, on all brokers."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,155 +14,26 @@ import pytest
 from click.testing import CliRunner
 
 from parvis.cli import main
-from parvis.config import Config, JmxSettings, PikaSettings, RabbitMQAPISettings, StompSettings
-from parvis.observe.drain import BY_HEADER, drain, place
+from parvis.config import Config, JmxSettings, RabbitMQAPISettings, StompSettings
 from parvis.observe.queue_figures import (
     BODY_LIMIT,
     HEADER_LIMIT,
     NoFigures,
     NoPeek,
     QueueFigures,
-    QueueHistory,
     QueueSource,
-    find_queue,
     open_queue_source,
 )
-from parvis.transport.base import Disconnected, Send, Transport
+from parvis.transport.base import Disconnected, Send
 from parvis.transport.embedded import BrokerThread
-from parvis.transport.stomp import StompTransport
-from real.activemq.jolokia import managed
+from queue_worlds import World, make_queue, management_url, rabbitmq_config
 from real.activemq.server import ActiveMQ
-from real.packages import Unavailable, unavailable
 from real.rabbitmq.vhost import VirtualHost
-from running import NAMESPACE, Listener, recipe_message
+from running import NAMESPACE, Listener
 from waiting import wait_until
 
 ACTIVEMQ = pytest.mark.real("activemq")
 RABBITMQ = pytest.mark.real("rabbitmq")
-
-
-@dataclass
-class World:
-    """A broker.
-
-    Attributes:
-        config: Leads to it.
-        transport: Connected to it.
-        prefix: What stands before the names of queues on the broker.
-        dead: What stands before the name of a queue of dead letters.
-        own: What the broker itself says of a queue, by another way: held, in flight, enqueued, dequeued and
-            clients.
-    """
-
-    config: Config
-    transport: Transport
-    prefix: str
-    dead: str
-    own: Callable[[str], tuple[int, ...]]
-
-
-@pytest.fixture(scope="module")
-def activemq_with_jolokia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ActiveMQ, int]]:
-    with ExitStack() as stack:
-        try:
-            managed_broker = stack.enter_context(managed(tmp_path_factory.mktemp("activemq")))
-        except Unavailable as error:
-            unavailable(str(error))
-        yield managed_broker
-
-
-@pytest.fixture
-def embedded(broker: BrokerThread, transport: StompTransport) -> World:
-    def own(queue: str) -> tuple[int, ...]:
-        (one,) = [one for one in broker.statistics() if one.name == f"/queue/{queue}"]
-        return one.size, one.in_flight, one.enqueued, one.dequeued, one.consumers
-
-    settings = StompSettings("127.0.0.1", broker.port, "", "", NAMESPACE)
-    return World(Config(stomp=settings), transport, f"{NAMESPACE}.", "DLQ.", own)
-
-
-@pytest.fixture
-def activemq_world(
-    activemq_with_jolokia: tuple[ActiveMQ, int], request: pytest.FixtureRequest
-) -> Iterator[World]:
-    broker, port = activemq_with_jolokia
-    namespace = f"n{abs(hash(request.node.name))}"
-
-    def own(queue: str) -> tuple[int, ...]:
-        bean = f"org.apache.activemq:type=Broker,brokerName=*,destinationType=Queue,destinationName={queue}"
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/jolokia/read/{bean}") as answer:
-            (one,) = json.load(answer)["value"].values()
-        names = ("QueueSize", "InFlightCount", "EnqueueCount", "DequeueCount", "ConsumerCount")
-        return tuple(one[name] for name in names)
-
-    settings = StompSettings("127.0.0.1", broker.port, broker.username, broker.password, namespace)
-    transport = StompTransport(settings.hosts, settings.username, settings.password, namespace)
-    transport.connect()
-    yield World(Config(stomp=settings), transport, f"{namespace}.", "DLQ.", own)
-    transport.disconnect()
-
-
-@pytest.fixture
-def jolokia(activemq_world: World, activemq_with_jolokia: tuple[ActiveMQ, int]) -> World:
-    """ActiveMQ asked through Jolokia, as somebody who is allowed no statistics."""
-    _, port = activemq_with_jolokia
-    jmx = JmxSettings("127.0.0.1", port, "api/jolokia", "nobody", "needed")
-    guest = replace(activemq_world.config.stomp, username="guest", password="guest")
-    return replace(activemq_world, config=Config(stomp=guest, jmx=jmx))
-
-
-@pytest.fixture
-def rabbitmq_world(vhost: VirtualHost) -> Iterator[World]:
-    def own(queue: str) -> tuple[int, ...]:
-        one = vhost.queue(queue)
-        stats = one.get("message_stats", {})
-        return (
-            one.get("messages", -1),
-            one.get("messages_unacknowledged", -1),
-            stats.get("publish", -1),
-            stats.get("ack", -1),
-            one.get("consumers", -1),
-        )
-
-    transport = vhost.transport()
-    transport.connect()
-    yield World(rabbitmq_config(vhost), transport, "", "dlq.", own)
-    transport.disconnect()
-
-
-def rabbitmq_config(vhost: VirtualHost) -> Config:
-    server = vhost.server
-    pika = PikaSettings(server.host, server.port, server.username, server.password, vhost.name)
-    api = RabbitMQAPISettings(_url(vhost), server.username, server.password)
-    return Config(pika=pika, rabbitmqapi=api, transport_default="PikaTransport")
-
-
-@pytest.fixture(
-    params=[
-        "embedded",
-        pytest.param("activemq_world", marks=ACTIVEMQ),
-        pytest.param("jolokia", marks=ACTIVEMQ),
-        pytest.param("rabbitmq_world", marks=RABBITMQ),
-    ]
-)
-def world(request: pytest.FixtureRequest) -> World:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(
-    params=[
-        "embedded",
-        pytest.param("activemq_world", marks=ACTIVEMQ),
-        pytest.param("rabbitmq_world", marks=RABBITMQ),
-    ]
-)
-def broker_world(request: pytest.FixtureRequest) -> World:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture(params=["embedded", pytest.param("activemq_world", marks=ACTIVEMQ)])
-def stomp_world(request: pytest.FixtureRequest) -> World:
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -174,11 +44,6 @@ def source(world: World) -> Iterator[QueueSource]:
 
 def queue_named(source: QueueSource, absolute: str) -> QueueFigures | None:
     return next((one for one in source.figures() if (one.kind, one.absolute) == ("queue", absolute)), None)
-
-
-def make_queue(world: World, name: str) -> None:
-    """On RabbitMQ nobody can send to a queue before somebody has listened to it."""
-    world.transport.unsubscribe(world.transport.subscribe(name, lambda _: None))
 
 
 def test_figures_are_the_brokers_own(world: World, source: QueueSource) -> None:
@@ -363,7 +228,7 @@ def test_on_rabbitmq_queues_may_have_any_name(vhost: VirtualHost, monkeypatch: p
         {
             "version": 1,
             "broker": {"plugin": "pika", **_login(vhost), **_address(vhost)},
-            "api": {"plugin": "rabbitmqapi", **_login(vhost), "base_url": _url(vhost)},
+            "api": {"plugin": "rabbitmqapi", **_login(vhost), "base_url": management_url(vhost)},
             "environments": {"live": ["broker", "api"], "default": "live"},
         }
     )
@@ -387,121 +252,11 @@ def _address(vhost: VirtualHost) -> dict[str, Any]:
     return {"host": vhost.server.host, "port": vhost.server.port, "vhost": vhost.name}
 
 
-def _url(vhost: VirtualHost) -> str:
-    return f"http://{vhost.server.host}:{vhost.server.management_port}"
-
-
 @RABBITMQ
 def test_rabbitmq_without_its_management_says_what_to_enable(vhost: VirtualHost) -> None:
     config = replace(rabbitmq_config(vhost), rabbitmqapi=RabbitMQAPISettings("http://127.0.0.1:1", "u", "p"))
     with pytest.raises(NoFigures, match="rabbitmq_management"):
         open_queue_source(config)
-
-
-def test_draining_moves_all_and_keeps_their_headers(broker_world: World) -> None:
-    transport = broker_world.transport
-    make_queue(broker_world, "work")
-    make_queue(broker_world, "elsewhere")
-    transport.send(*(Send("work", b"%d" % n, {"n": str(n)}, priority=n) for n in range(5)))
-    moved: list[int] = []
-    here, there = place("work", transport.namespace), place("elsewhere", transport.namespace)
-    count = drain(transport, here, there, told=lambda one: moved.append(one.number), wait=0, stop=0.4)
-    assert (count, moved) == (5, [1, 2, 3, 4, 5])
-    listener = Listener(transport, "elsewhere")
-    taken = listener.wait_for(5)
-    assert sorted((one.body, one.headers["n"], one.headers["priority"]) for one in taken) == [
-        (b"%d" % n, str(n), str(n)) for n in range(5)
-    ]
-
-
-def test_draining_dead_letters_brings_them_back_to_be_tried_anew(broker_world: World) -> None:
-    transport = broker_world.transport
-    make_queue(broker_world, "work")
-    listener = Listener(transport, "work")
-    transport.send(recipe_message("work", {"number": 1}))
-    (message,) = listener.wait_for(1)
-    transport.commit([message], [transport.dead_letter(message, {"parvis-reason": "it was cold"})])
-    dead = place(f"{broker_world.dead}{broker_world.prefix}work", transport.namespace)
-    assert drain(transport, dead, None, told=lambda _: None, wait=0, stop=0.4) == 1
-    again = listener.wait_for(2)[1]
-    assert again.body == message.body
-    assert again.headers["dlq-reinjected"] == "True"
-    assert again.headers["note"] == "kept"
-    assert BY_HEADER == "."
-
-
-def test_draining_loses_and_doubles_nothing_when_the_connection_is_cut(
-    embedded: World, broker: BrokerThread
-) -> None:
-    embedded.transport.send(*(Send("work", b"%d" % n) for n in range(40)))
-
-    def told(moved: Any) -> None:
-        if moved.number % 10 == 5:
-            broker.disconnect_all()
-
-    here, there = place("work", NAMESPACE), place("elsewhere", NAMESPACE)
-    drain(embedded.transport, here, there, told=told, wait=0, stop=1.5)
-    sizes = {one.name: one.size for one in broker.statistics()}
-    assert sizes[f"/queue/{NAMESPACE}.work"] == 0
-    assert sizes[f"/queue/{NAMESPACE}.elsewhere"] == 40
-    with closing(open_queue_source(embedded.config)) as source:
-        found = source.peek(f"{NAMESPACE}.elsewhere", 100)
-    assert sorted(int(one.body) for one in found) == list(range(40))
-
-
-# What is made of successive figures
-
-
-def figures(name: str, held: int, enqueued: int = 0, dequeued: int = 0) -> QueueFigures:
-    return QueueFigures(name, "queue", name, enqueued, dequeued, held, 0)
-
-
-def test_rates_and_trends() -> None:
-    history = QueueHistory()
-    (first,) = history.take([figures("a", 3, 10, 7)], 100.0)
-    assert (first.rate_in, first.rate_out, first.trend) == (None, None, (3,))
-    (second,) = history.take([figures("a", 5, 30, 25)], 104.0)
-    assert (second.rate_in, second.rate_out, second.trend) == (5.0, 4.5, (3, 5))
-    new, old = history.take([figures("b", 8, 8), figures("a", 5, 30, 25)], 106.0)
-    assert (new.figures.name, new.rate_in, old.rate_in) == ("b", 4.0, 0.0)
-    (after,) = history.take([figures("a", 1, 2, 1)], 108.0)
-    assert (after.rate_in, after.rate_out) == (1.0, 0.5), "the broker was started again and counts anew"
-
-
-def test_an_idle_queue_fades_out() -> None:
-    history = QueueHistory()
-    history.take([figures("a", 0, 0, 0)], 0.0)
-    seen = [history.take([figures("a", 0, 8, 8)], float(second))[0].relevance for second in range(1, 8)]
-    assert seen == [16.0, 8.0, 4.0, 2.0, 1.0, 0.0, 0.0]
-
-
-def test_those_that_hold_most_come_first_then_by_name() -> None:
-    taken = QueueHistory().take([figures("c", 1), figures("b", 1), figures("a", 0), figures("d", 9)])
-    assert [one.figures.name for one in taken] == ["d", "b", "c", "a"]
-
-
-def test_a_figure_that_is_not_told_stays_unknown() -> None:
-    history = QueueHistory()
-    unknown = QueueFigures("a", "topic", "a")
-    history.take([unknown], 0.0)
-    (one,) = history.take([unknown], 1.0)
-    assert (one.rate_in, one.rate_out, one.trend, one.relevance) == (None, None, (), 0.0)
-    assert one.to_json()["held"] is None
-
-
-def test_a_queue_is_found_by_either_name() -> None:
-    known = [
-        QueueFigures("work", "queue", "zocalo.work"),
-        QueueFigures("DLQ.zocalo.work", "queue", "DLQ.zocalo.work"),
-        QueueFigures("news", "topic", "zocalo.news"),
-    ]
-    assert find_queue(known, "work", "zocalo").absolute == "zocalo.work"
-    assert find_queue(known, "zocalo.work", "zocalo").absolute == "zocalo.work"
-    assert find_queue(known, "DLQ.zocalo.work", "zocalo").dead_letters is False
-    with pytest.raises(ValueError, match=r"no queue 'wrk'.*Did you mean 'work'"):
-        find_queue(known, "wrk", "zocalo")
-    with pytest.raises(ValueError, match="no queue 'news'"):
-        find_queue(known, "news", "zocalo")
 
 
 @ACTIVEMQ
