@@ -26,14 +26,6 @@ _CONNECT: Final = 2.0  # seconds for a broker to answer
 _LATE: Final = 15.0  # seconds that a Graylog server may take to find what it was sent
 
 
-class LogSource(Protocol):
-    """Something that can be searched."""
-
-    def search(self, query: LogQuery) -> list[LogRecord]:
-        """Return the records that answer to a query, in its order. Raises one of `SourceError`."""
-        ...
-
-
 class Follower(Protocol):
     """A search that goes on."""
 
