@@ -66,6 +66,32 @@ def test_start_is_light():
     assert out.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["monitor", "--once", "--for", "nan"],
+        ["queue", "monitor", "--interval", "nan"],
+        ["dlq", "purge", "1", "--wait", "NaN"],
+        ["pickup", "--delay", "nan"],
+        ["health", "--timeout", "nan"],
+        ["shutdown", "x.1", "--wait", "nan"],
+    ],
+)
+def test_what_is_no_number_of_seconds_is_a_wrong_option(arguments: list[str]):
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert arguments[-2] in result.stderr
+    assert "finite number" in result.stderr
+
+
+def test_a_command_may_have_no_standard_output(tmp_path: Path):
+    command = [sys.executable, "-m", "parvis", "logs", "--records", str(tmp_path)]
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    result = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert "there are no records in" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["go", "completion"])
 def test_help_of_a_command_is_light(command: str):
     heavy = ["numpy", "sqlalchemy", "pydantic", "rich", "yaml", "orjson", "asyncio"]

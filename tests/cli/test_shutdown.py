@@ -135,6 +135,13 @@ def test_without_arguments_it_explains_itself() -> None:
     assert "Need to specify one or more services to shut down." in result.output
 
 
+@pytest.mark.parametrize("arguments", [[""], ["  "], ["a\nb.1"], ["-s", ""], ["host.1", "-s", "\x1b[31m"]])
+def test_what_is_no_name_is_not_sent_around(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, ["shutdown", *arguments])
+    assert result.exit_code == 2
+    assert "names neither an instance nor a service" in result.stderr
+
+
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "ws133.example.ac.uk")
     assert whole_host("ws7.42") == "uk.ac.example.ws7.42"

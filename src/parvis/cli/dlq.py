@@ -20,6 +20,7 @@ from parvis.cli.dlq_choice import (
     with_choice,
 )
 from parvis.cli.dlq_told import Teller
+from parvis.cli.moments import FiniteRange
 from parvis.cli.printing import print_json
 from parvis.config import Config
 
@@ -45,7 +46,7 @@ _location_option = click.option(
 _wait_option = click.option(
     "--wait",
     "silence",
-    type=click.FloatRange(0.1, 3600),
+    type=FiniteRange(0.1, 3600),
     default=3.0,
     show_default=True,
     metavar="SECONDS",
@@ -228,7 +229,7 @@ Examples:
     "-w",
     "--wait",
     "pause",
-    type=click.FloatRange(0, 3600),
+    type=FiniteRange(0, 3600),
     default=0.0,
     metavar="SECONDS",
     help="Pause between two.",

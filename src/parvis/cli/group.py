@@ -95,6 +95,7 @@ class CommandTable(click.Group):
         """Run a command and end the process: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        _have_streams()
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.ClickException as error:
@@ -109,6 +110,13 @@ class CommandTable(click.Group):
             click.echo(f"{click.style('Error:', fg='red')} {_in_one_line(error)}", err=True)
             sys.exit(getattr(error, "exit_code", 1))
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _have_streams() -> None:
+    """Let those who were started without a standard output or error write to nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - it lasts as long as we
 
 
 def _in_one_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from parvis.cli.moments import FiniteRange
 from parvis.cli.options import json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
@@ -44,7 +45,7 @@ Examples:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 3600),
+    type=FiniteRange(0.1, 3600),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

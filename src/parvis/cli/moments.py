@@ -1,15 +1,27 @@
-"""Lengths of time and moments on a command line."""
+"""Numbers, lengths of time and moments on a command line."""
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import click
 
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers, to which `nan` and `inf` do not belong."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read a number; as click does."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number.", param, ctx)
+        return number
 
 
 def duration(text: str) -> float:

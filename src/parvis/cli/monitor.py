@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parvis.cli.moments import FiniteRange
 from parvis.cli.options import json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
@@ -44,7 +45,7 @@ Examples:
     "--for",
     "seconds",
     metavar="SECONDS",
-    type=click.FloatRange(0.1, 3600),
+    type=FiniteRange(0.1, 3600),
     default=_LISTEN,
     show_default=True,
     help="How long --once and --json listen.",

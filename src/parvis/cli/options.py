@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import click
 
 from parvis.cli.environments import environments_option
+from parvis.cli.moments import FiniteRange
 from parvis.config import LIVENESS_PORT, Config, ConfigError
 from parvis.observe.liveness_settings import DEFAULT_PORT
 
@@ -38,7 +39,7 @@ _LIVENESS_OPTIONS: list[Callable[[Function], Function]] = [
     ),
     click.option(
         "--liveness-timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         metavar="SECONDS",
         help="Count a service as stuck that does not go on for so long; 30 s if not told.",
     ),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parvis.cli.moments import FiniteRange
 from parvis.cli.options import json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
@@ -30,7 +31,7 @@ Examples:
 @click.option(
     "-d",
     "--delay",
-    type=click.FloatRange(0, 3600),
+    type=FiniteRange(0, 3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
@@ -40,7 +41,7 @@ Examples:
     "-w",
     "--wait",
     "settle",
-    type=click.FloatRange(0, 86_400),
+    type=FiniteRange(0, 86_400),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parvis.cli.moments import FiniteRange
 from parvis.cli.options import json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
@@ -122,7 +123,7 @@ Examples:
 )
 @click.option(
     "--interval",
-    type=click.FloatRange(0.5, 3600),
+    type=FiniteRange(0.5, 3600),
     default=_INTERVAL,
     show_default=True,
     metavar="SECONDS",
@@ -164,7 +165,7 @@ Examples:
 @click.argument("destination", metavar="DEST")
 @click.option(
     "--wait",
-    type=click.FloatRange(0, 3600),
+    type=FiniteRange(0, 3600),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -172,7 +173,7 @@ Examples:
 )
 @click.option(
     "--stop",
-    type=click.FloatRange(0, 1_000_000),
+    type=FiniteRange(0, 1_000_000),
     default=60.0,
     show_default=True,
     metavar="SECONDS",

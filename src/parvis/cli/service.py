@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from parvis.cli.completion import complete_services
+from parvis.cli.moments import FiniteRange
 from parvis.cli.options import json_option, liveness_options, metrics_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
@@ -50,7 +51,7 @@ Examples:
 @click.option(
     "--wait",
     metavar="SECONDS",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help=f"How long to wait for that message, {_WAIT:g} s if not told.",
 )
 @click.option("-d", "--debug", is_flag=True, help="Log as with -vv.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from parvis.cli.completion import complete_services
+from parvis.cli.moments import FiniteRange
 from parvis.cli.options import json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
@@ -47,7 +48,7 @@ Examples:
     "--wait",
     "seconds",
     metavar="SECONDS",
-    type=click.FloatRange(7, 86_400),
+    type=FiniteRange(7, 86_400),
     help="Wait for them to go, this long at most; exit code 1 if one stays. "
     "From 7, as everybody who is there says so every six seconds.",
 )
@@ -62,6 +63,7 @@ def shutdown(
     if not hosts and not services:
         click.echo(_EXPLANATION, err=True)
         sys.exit(2)
+    _check_names((*hosts, *services))
     targets = [Target(host=whole_host(host)) for host in hosts]
     targets += [Target(service_class=class_name(service)) for service in services]
     transport = config.transport()
@@ -86,8 +88,16 @@ def shutdown(
             click.echo(f"{host} is still there", err=True)
         for host in leaving.unheard():
             click.echo(f"{host} was not there")
+        if services and not (leaving.gone() or staying):
+            click.echo("No instance of such a service was there")
     if staying:
         sys.exit(1)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        if not name.strip() or not name.isprintable():
+            raise click.UsageError(f"{name[:80]!r} names neither an instance nor a service.")
 
 
 def whole_host(name: str) -> str:
