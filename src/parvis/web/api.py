@@ -10,11 +10,12 @@ from litestar.exceptions import NotFoundException, ServiceUnavailableException, 
 from litestar.params import FromPath
 
 from parvis.observe.grid_scans import GridScansUnavailable
+from parvis.observe.log_record import LEVELS
 from parvis.observe.log_source import SourceError
 from parvis.observe.records import RecordsError
 from parvis.transport.base import TransportError
 from parvis.web.site import AnyRequest, SiteDependency
-from parvis.web.views.logs import LogAsked
+from parvis.web.views.logs import SINCE, LogAsked
 from parvis.web.views.recipe import story_and_hops
 
 
@@ -74,6 +75,8 @@ async def grid_scans(site: SiteDependency) -> dict[str, Any]:
 @get("/api/grid-scans/{dcid:int}")
 async def grid_scan(site: SiteDependency, dcid: FromPath[int]) -> dict[str, Any]:
     """One grid scan with its counts."""
+    if site.maker(f"grid-scans/{dcid}") is None:
+        raise NotFoundException("That cannot be a data collection.")
     try:
         scan = await asyncio.to_thread(lambda: site.sources.grid_scans().scan(dcid))
     except GridScansUnavailable as error:
@@ -99,7 +102,10 @@ async def dead_letters(site: SiteDependency) -> dict[str, Any]:
 
 @get("/api/logs")
 async def logs(request: AnyRequest, site: SiteDependency) -> dict[str, Any]:
-    """Log records; parameters as on the page."""
+    """Log records; parameters as on the page, but for what is none."""
+    for name, known in (("level", LEVELS), ("since", SINCE)):
+        if request.query_params.get(name, "").strip() not in ("", *known):
+            raise ValidationException(f"{name} is one of {', '.join(known)}.")
     try:
         query = LogAsked.of(request.query_params).query()
         found = await asyncio.to_thread(site.sources.search_logs, query)
