@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from click.testing import CliRunner, Result
 
+from http_server import HttpServer, Quiet
 from parvis.cli import main
 from parvis.cli.log_lines import lines_of
 from parvis.observe.log_record import LogRecord
@@ -257,7 +258,7 @@ def test_what_services_of_parvis_up_log_is_there_at_once(tmp_path: Path, broker:
     assert has_logged("ready: JSONLines")
 
 
-class GraylogServer:
+class GraylogServer(HttpServer):
     """Answers searches in the documented forms, and notes how it was asked."""
 
     def __init__(self) -> None:
@@ -268,7 +269,7 @@ class GraylogServer:
         self.answer: Any = None
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 content = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 if outer.is_old or self.path != "/graylog/api/views/search/sync":
@@ -304,11 +305,8 @@ class GraylogServer:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the library's
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/graylog/"
+        super().__init__(Handler)
+        self.url += "/graylog/"
 
     def note(self, login: str, query: str, limit: int, times: dict[str, Any]) -> None:
         user = base64.b64decode(login.removeprefix("Basic ")).decode()
@@ -320,14 +318,6 @@ class GraylogServer:
         return [
             {"message": message, "index": "graylog_0", "highlight_ranges": {}} for message in self.messages
         ]
-
-    def __enter__(self) -> GraylogServer:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture

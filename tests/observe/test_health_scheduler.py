@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from health_checks import check, config, levels
+from http_server import HttpServer, Quiet
 from parvis.config import SlurmSettings
 
 
@@ -92,7 +92,7 @@ def slurm() -> Iterator[_Slurm]:
     """A server that answers as slurmrestd does, to those who have the token `jwt`."""
     state = _Slurm()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             known = (
                 self.headers["X-SLURM-USER-TOKEN"] == "jwt" and self.headers["X-SLURM-USER-NAME"] == "gda2"
@@ -102,14 +102,6 @@ def slurm() -> Iterator[_Slurm]:
             self.end_headers()
             self.wfile.write(json.dumps({"pings": state.pings}).encode())
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            pass
-
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with HttpServer(Handler) as server:
+        state.url = server.url
+        yield state
