@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from parvis.cli.dlq_choice import (
-    Choice,
+from parvis.cli.dlq_selection import (
+    Selection,
     complain,
     confirm,
     find_letters,
-    need_choice,
+    need_selection,
     pick,
     take_all,
-    with_choice,
+    with_selection,
 )
 from parvis.cli.dlq_told import Teller
 from parvis.cli.moments import FiniteRange
@@ -74,13 +74,13 @@ Examples:
 """,
 )
 @click.option("--all", "every", is_flag=True, help="Show every letter.")
-@with_choice
-def list_letters(every: bool, as_json: bool, choice: Choice, config: Config) -> None:
+@with_selection
+def list_letters(every: bool, as_json: bool, selection: Selection, config: Config) -> None:
     """Show the dead letters by queue and reason. Nothing is taken.
 
     Exit code: 0 if there are none, 1 if there are some.
     """
-    listing, _ = find_letters(config, choice)
+    listing, _ = find_letters(config, selection)
     if as_json:
         print_json(
             {
@@ -92,9 +92,9 @@ def list_letters(every: bool, as_json: bool, choice: Choice, config: Config) -> 
     else:
         from parvis.cli.dlq_text import list_lines
 
-        _print(list_lines(listing, is_any=choice.is_any, every=every))
+        _print(list_lines(listing, is_any=selection.is_any, every=every))
     complain(listing)
-    found = any(listing.held.values()) if choice.is_any else bool(listing.letters)
+    found = any(listing.held.values()) if selection.is_any else bool(listing.letters)
     sys.exit(1 if found else 0)
 
 
@@ -108,11 +108,11 @@ Examples:
 )
 @click.argument("names", nargs=-1, metavar="[LETTER]...")
 @click.option("--full", is_flag=True, help="Leave nothing out, and show the recipe, too.")
-@with_choice
-def show(names: tuple[str, ...], full: bool, as_json: bool, choice: Choice, config: Config) -> None:
+@with_selection
+def show(names: tuple[str, ...], full: bool, as_json: bool, selection: Selection, config: Config) -> None:
     """Show dead letters: reason and traceback, then what they are. Nothing is taken."""
-    need_choice(names, choice, everything=False)
-    listing, _ = find_letters(config, choice)
+    need_selection(names, selection, everything=False)
+    listing, _ = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)
     if as_json:
@@ -135,20 +135,20 @@ Examples:
 @click.argument("names", nargs=-1, metavar="[LETTER]...")
 @_all_option
 @_location_option
-@with_choice
+@with_selection
 def export(
     names: tuple[str, ...],
     everything: bool,
     location: Path | None,
     as_json: bool,
-    choice: Choice,
+    selection: Selection,
     config: Config,
 ) -> None:
     """Write dead letters to files, DIR/YYYY-MM-DD/msg-..., and leave them in their queue."""
     from parvis.steer.dead_letters import export as write
 
-    need_choice(names, choice, everything=everything)
-    listing, _ = find_letters(config, choice)
+    need_selection(names, selection, everything=everything)
+    listing, _ = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)
     _need_some(letters)
@@ -172,7 +172,7 @@ Examples:
 @_yes_option
 @_location_option
 @_wait_option
-@with_choice
+@with_selection
 def purge(
     names: tuple[str, ...],
     everything: bool,
@@ -180,7 +180,7 @@ def purge(
     location: Path | None,
     silence: float,
     as_json: bool,
-    choice: Choice,
+    selection: Selection,
     config: Config,
 ) -> None:
     """Write dead letters to files, and take them out of their queue.
@@ -189,9 +189,9 @@ def purge(
     """
     from parvis.steer.dead_letters import purge as take
 
-    need_choice(names, choice, everything=everything)
+    need_selection(names, selection, everything=everything)
     directory = _place(location, config)
-    listing, _ = find_letters(config, choice)
+    listing, _ = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)
     _need_some(letters)
@@ -202,7 +202,7 @@ def purge(
         return take_all(
             letters,
             lambda some: take(transport, some, directory, told, silence),
-            more=None if names or not listing.has_more else lambda: find_letters(config, choice)[0],
+            more=None if names or not listing.has_more else lambda: find_letters(config, selection)[0],
         )
 
     _act(config, told, act)
@@ -234,7 +234,7 @@ Examples:
     metavar="SECONDS",
     help="Pause between two.",
 )
-@with_choice
+@with_selection
 def reinject(
     names: tuple[str, ...],
     everything: bool,
@@ -244,7 +244,7 @@ def reinject(
     destination: str | None,
     pause: float,
     as_json: bool,
-    choice: Choice,
+    selection: Selection,
     config: Config,
 ) -> None:
     """Send dead letters in again, to the queue in which they died, from their queue or from files.
@@ -257,7 +257,7 @@ def reinject(
 
     _check(destination)
     told = Teller(as_json)
-    files = as_files(names, is_open=choice.is_any and not everything)
+    files = as_files(names, is_open=selection.is_any and not everything)
     if files is not None:
         prospects = _foresee(config, [one.letter for one in files], _figures(config), destination)
         _show_prospects(prospects, as_json=as_json and dry_run, quiet=as_json)
@@ -265,8 +265,8 @@ def reinject(
             confirm(f"Send {len(files)} files in again?", yes=yes)
             reinject_files(config, files, told, destination=destination, remove=remove, pause=pause)
         return
-    need_choice(names, choice, everything=everything)
-    listing, figures = find_letters(config, choice)
+    need_selection(names, selection, everything=everything)
+    listing, figures = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)
     _need_some(letters)
@@ -280,7 +280,7 @@ def reinject(
         return take_all(
             letters,
             lambda some: send(transport, some, told, destination=destination, pause=pause),
-            more=None if names or not listing.has_more else lambda: find_letters(config, choice)[0],
+            more=None if names or not listing.has_more else lambda: find_letters(config, selection)[0],
         )
 
     _act(config, told, act)
@@ -297,9 +297,15 @@ Examples:
 @_yes_option
 @_location_option
 @click.option("--keep", is_flag=True, help="Leave it a dead letter, with the change.")
-@with_choice
+@with_selection
 def edit(
-    name: str, yes: bool, location: Path | None, keep: bool, as_json: bool, choice: Choice, config: Config
+    name: str,
+    yes: bool,
+    location: Path | None,
+    keep: bool,
+    as_json: bool,
+    selection: Selection,
+    config: Config,
 ) -> None:
     """Change payload and parameters of a dead letter in $EDITOR, and send it in again.
 
@@ -308,7 +314,7 @@ def edit(
     from parvis.cli.dlq_edit import change
     from parvis.steer.dead_letters import put_back, send_back
 
-    listing, figures = find_letters(config, choice)
+    listing, figures = find_letters(config, selection)
     complain(listing)
     (letter,) = pick(listing, [name])
     namespace = _namespace(config)

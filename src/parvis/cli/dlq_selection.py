@@ -61,7 +61,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """What the options say.
 
     Attributes:
@@ -75,12 +75,12 @@ class Choice:
     at_a_price: bool
 
 
-def with_choice(function: Function) -> Function:
-    """Give a command `choice`, `config` and `as_json`, and the options that make them."""
+def with_selection(function: Function) -> Function:
+    """Give a command `selection`, `config` and `as_json`, and the options that make them."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, config: Config, **given: Any) -> Any:
-        return function(*args, config=config, choice=_choice(given, config), **given)
+        return function(*args, config=config, selection=_selection(given, config), **given)
 
     decorated: Function = json_option(with_config()(wrapper))
     for option in reversed(_OPTIONS):
@@ -88,7 +88,7 @@ def with_choice(function: Function) -> Function:
     return decorated
 
 
-def _choice(given: dict[str, Any], config: Config) -> Choice:
+def _selection(given: dict[str, Any], config: Config) -> Selection:
     from parvis.observe.dead_letter_search import Wanted, check_reason
 
     namespace = given.pop("namespace")
@@ -98,10 +98,10 @@ def _choice(given: dict[str, Any], config: Config) -> Choice:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     here = getattr(config.broker, "prefix", "") if namespace is None else namespace
-    return Choice(Wanted(here, **rest), not any(rest.values()), given.pop("at_a_price"))
+    return Selection(Wanted(here, **rest), not any(rest.values()), given.pop("at_a_price"))
 
 
-def find_letters(config: Config, choice: Choice) -> tuple[Listing, Sequence[QueueFigures] | None]:
+def find_letters(config: Config, selection: Selection) -> tuple[Listing, Sequence[QueueFigures] | None]:
     """Look for dead letters; return them, and what goes on in the queues if the broker tells."""
     from parvis.observe.dead_letter_search import find
     from parvis.observe.queue_figures import NoFigures, open_queue_source
@@ -113,11 +113,11 @@ def find_letters(config: Config, choice: Choice) -> tuple[Listing, Sequence[Queu
         transport = config.transport()
         transport.connect()
         try:
-            return find_by_taking(transport, choice.wanted), None
+            return find_by_taking(transport, selection.wanted), None
         finally:
             transport.disconnect()
     try:
-        return find(source, choice.wanted, at_a_price=choice.at_a_price), source.figures()
+        return find(source, selection.wanted, at_a_price=selection.at_a_price), source.figures()
     finally:
         source.close()
 
@@ -173,9 +173,9 @@ def complain(listing: Listing) -> None:
         click.echo(f"{printable(queue, 255)}: {printable(problem, 500)}", err=True)
 
 
-def need_choice(names: Sequence[str], choice: Choice, *, everything: bool) -> None:
+def need_selection(names: Sequence[str], selection: Selection, *, everything: bool) -> None:
     """Refuse a command that does not say which dead letters it is about."""
-    if not (names or everything) and choice.is_any:
+    if not (names or everything) and selection.is_any:
         raise click.UsageError("Say which: by number or identity, by options, or --all.")
 
 
