@@ -150,6 +150,12 @@ def test_that_there_is_more_is_said(records: Path) -> None:
     assert "the newest 2; there may be more" in done.stderr
 
 
+def test_that_there_is_nothing_is_said(records: Path) -> None:
+    done = logs(records, "--filter", "nosuchword", "--level", "error")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "answers to that, of level error or more urgent" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

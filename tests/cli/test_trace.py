@@ -226,6 +226,10 @@ def test_without_records(place: Path):
         ("--only-incoming", ID),
         ("--since", "never"),
         ("--from", "x"),
+        ("--from", "broker"),
+        ("--from", "graylog", ID),
+        ("",),
+        (ID, " "),
     ],
 )
 def test_what_is_called_wrongly(place: Path, arguments: tuple[str, ...]):

@@ -129,7 +129,7 @@ def logs(
         if follow:
             _follow(source, query, show)
         found = source.search(query)
-    _note_limit(found, query)
+    _note_extent(found, query)
     if aggregate:
         for record, count in _grouped(found):
             show([record], count)
@@ -174,8 +174,18 @@ def _grouped(records: Iterable[LogRecord]) -> list[tuple[LogRecord, int]]:
     return sorted(groups.values(), key=lambda group: group[0].time)
 
 
-def _note_limit(found: Sequence[LogRecord], query: LogQuery) -> None:
-    if len(found) in (query.limit, _MOST):  # other machines give no more than that
+def _note_extent(found: Sequence[LogRecord], query: LogQuery) -> None:
+    """Say what the answer alone does not tell: that nothing was found, or not everything."""
+    from parvis.observe.wording import clock_text
+
+    if not found:
+        level = LEVELS[query.level or 0]
+        click.echo(
+            f"No record since {clock_text(query.since)} answers to that, of level {level} or more urgent:"
+            " see --time and --level.",
+            err=True,
+        )
+    elif len(found) in (query.limit, _MOST):  # other machines give no more than that
         click.echo(
             f"These are the newest {len(found):,}; there may be more: see --limit and --since.", err=True
         )

@@ -12,7 +12,7 @@ import click
 from parvis.cli.moments import read_moment
 from parvis.cli.options import json_option, records_option, with_config
 from parvis.cli.printing import print_json
-from parvis.config import Config
+from parvis.config import GRAYLOG_URL, Config, ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,6 +86,8 @@ def trace(
         raise click.UsageError("--only-incoming goes with --logbook")
     if not all(map(str.strip, ids)):
         raise click.UsageError("a recipe ID is empty")
+    if kind == "broker" and not ids:
+        raise click.UsageError("name a recipe ID; only where the records are can recipes be listed")
     if (follow or logbook) and not ids:
         raise click.UsageError("name a recipe ID; `parvis trace` lists those of the last hour")
     if follow and (len(ids) > 1 or logbook or kind == "graylog"):
@@ -121,7 +123,7 @@ class _Trace:
         elif kind != "graylog":
             self._records = _records_of(config, ids, kind)
         else:
-            raise click.ClickException("no Graylog server is configured")
+            raise ConfigError(f"no Graylog server is configured: set {GRAYLOG_URL}")
 
     def list(self, since: float) -> None:
         """Print the recipes that something was heard of since then."""
