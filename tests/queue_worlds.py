@@ -19,14 +19,23 @@ class World:
         transport: Connected to it.
         prefix: What stands before the names of queues on the broker.
         dead: What stands before the name of a queue of dead letters.
-        own: What the broker itself says of a queue, by another way: held, in flight, enqueued, dequeued and
-            clients.
     """
 
     config: Config
     transport: Transport
     prefix: str
     dead: str
+
+
+@dataclass
+class TellingWorld(World):
+    """A broker that can be asked in two ways.
+
+    Attributes:
+        own: What the broker itself says of a queue, by another way: held, in flight, enqueued, dequeued and
+            clients.
+    """
+
     own: Callable[[str], tuple[int, ...]]
 
 

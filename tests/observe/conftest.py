@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import urllib.request
+import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from parvis.config import Config, JmxSettings, StompSettings
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
-from queue_worlds import World, rabbitmq_config
+from queue_worlds import TellingWorld, World, rabbitmq_config
 from real.activemq.jolokia import managed
 from real.activemq.server import ActiveMQ
 from real.packages import Unavailable, unavailable
@@ -35,21 +36,35 @@ def activemq_with_jolokia(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def embedded(broker: BrokerThread, transport: StompTransport) -> World:
+def embedded(broker: BrokerThread, transport: StompTransport) -> TellingWorld:
     def own(queue: str) -> tuple[int, ...]:
         (one,) = [one for one in broker.statistics() if one.name == f"/queue/{queue}"]
         return one.size, one.in_flight, one.enqueued, one.dequeued, one.consumers
 
     settings = StompSettings("127.0.0.1", broker.port, "", "", NAMESPACE)
-    return World(Config(stomp=settings), transport, f"{NAMESPACE}.", "DLQ.", own)
+    return TellingWorld(Config(stomp=settings), transport, f"{NAMESPACE}.", "DLQ.", own)
+
+
+@contextmanager
+def joined(broker: ActiveMQ) -> Iterator[World]:
+    """A namespace of its own on an ActiveMQ."""
+    namespace = f"n{uuid.uuid4().hex}"
+    settings = StompSettings("127.0.0.1", broker.port, broker.username, broker.password, namespace)
+    transport = StompTransport(settings.hosts, settings.username, settings.password, namespace)
+    transport.connect()
+    yield World(Config(stomp=settings), transport, f"{namespace}.", "DLQ.")
+    transport.disconnect()
 
 
 @pytest.fixture
-def activemq_world(
-    activemq_with_jolokia: tuple[ActiveMQ, int], request: pytest.FixtureRequest
-) -> Iterator[World]:
+def activemq_alone(activemq: ActiveMQ) -> Iterator[World]:
+    with joined(activemq) as world:
+        yield world
+
+
+@pytest.fixture
+def activemq_world(activemq_with_jolokia: tuple[ActiveMQ, int]) -> Iterator[TellingWorld]:
     broker, port = activemq_with_jolokia
-    namespace = f"n{abs(hash(request.node.name))}"
 
     def own(queue: str) -> tuple[int, ...]:
         bean = f"org.apache.activemq:type=Broker,brokerName=*,destinationType=Queue,destinationName={queue}"
@@ -58,15 +73,12 @@ def activemq_world(
         names = ("QueueSize", "InFlightCount", "EnqueueCount", "DequeueCount", "ConsumerCount")
         return tuple(one[name] for name in names)
 
-    settings = StompSettings("127.0.0.1", broker.port, broker.username, broker.password, namespace)
-    transport = StompTransport(settings.hosts, settings.username, settings.password, namespace)
-    transport.connect()
-    yield World(Config(stomp=settings), transport, f"{namespace}.", "DLQ.", own)
-    transport.disconnect()
+    with joined(broker) as world:
+        yield TellingWorld(world.config, world.transport, world.prefix, world.dead, own)
 
 
 @pytest.fixture
-def jolokia(activemq_world: World, activemq_with_jolokia: tuple[ActiveMQ, int]) -> World:
+def jolokia(activemq_world: TellingWorld, activemq_with_jolokia: tuple[ActiveMQ, int]) -> TellingWorld:
     """ActiveMQ asked through Jolokia, as somebody who is allowed no statistics."""
     _, port = activemq_with_jolokia
     jmx = JmxSettings("127.0.0.1", port, "api/jolokia", "nobody", "needed")
@@ -75,7 +87,7 @@ def jolokia(activemq_world: World, activemq_with_jolokia: tuple[ActiveMQ, int]) 
 
 
 @pytest.fixture
-def rabbitmq_world(vhost: VirtualHost) -> Iterator[World]:
+def rabbitmq_world(vhost: VirtualHost) -> Iterator[TellingWorld]:
     def own(queue: str) -> tuple[int, ...]:
         one = vhost.queue(queue)
         stats = one.get("message_stats", {})
@@ -89,7 +101,7 @@ def rabbitmq_world(vhost: VirtualHost) -> Iterator[World]:
 
     transport = vhost.transport()
     transport.connect()
-    yield World(rabbitmq_config(vhost), transport, "", "dlq.", own)
+    yield TellingWorld(rabbitmq_config(vhost), transport, "", "dlq.", own)
     transport.disconnect()
 
 
@@ -101,14 +113,14 @@ def rabbitmq_world(vhost: VirtualHost) -> Iterator[World]:
         pytest.param("rabbitmq_world", marks=RABBITMQ),
     ]
 )
-def world(request: pytest.FixtureRequest) -> World:
+def world(request: pytest.FixtureRequest) -> TellingWorld:
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(
     params=[
         "embedded",
-        pytest.param("activemq_world", marks=ACTIVEMQ),
+        pytest.param("activemq_alone", marks=ACTIVEMQ),
         pytest.param("rabbitmq_world", marks=RABBITMQ),
     ]
 )

@@ -26,7 +26,7 @@ from parvis.observe.queue_figures import (
 )
 from parvis.transport.base import Disconnected, Send
 from parvis.transport.embedded import BrokerThread
-from queue_worlds import World, make_queue, management_url, rabbitmq_config
+from queue_worlds import TellingWorld, World, make_queue, management_url, rabbitmq_config
 from real.activemq.server import ActiveMQ
 from real.rabbitmq.vhost import VirtualHost
 from running import NAMESPACE, Listener
@@ -46,7 +46,7 @@ def queue_named(source: QueueSource, absolute: str) -> QueueFigures | None:
     return next((one for one in source.figures() if (one.kind, one.absolute) == ("queue", absolute)), None)
 
 
-def test_figures_are_the_brokers_own(world: World, source: QueueSource) -> None:
+def test_figures_are_the_brokers_own(world: TellingWorld, source: QueueSource) -> None:
     """10 messages sent, 4 acknowledged, 3 handed out."""
     make_queue(world, "work")
     world.transport.send(*(Send("work", f"{number}".encode()) for number in range(10)))
