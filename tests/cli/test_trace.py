@@ -10,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -297,18 +296,15 @@ def test_hostile_text_does_not_reach_the_terminal(place: Path):
 def test_following_prints_what_comes_until_the_end(place: Path):
     add(place, *FINISHED[:3])
 
-    def go_on() -> None:
-        time.sleep(0.8)
+    command = [sys.executable, "-m", "parvis", "trace", "--records", str(place), ID, "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
         add(place, *FINISHED[3:])
-
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    result = trace(place, ID, "--follow")
-    thread.join()
-    assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
+        lines = [first, *process.stdout.read().splitlines()]
+        assert process.wait(20) == 0
     assert sum("done" in line or "failed" in line for line in lines) == len(FINISHED)
-    assert "Running" in result.stdout
+    assert any("Running" in line for line in lines)
     assert lines[-1].startswith("Finished")
 
 
