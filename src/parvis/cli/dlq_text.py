@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from parvis.observe.dead_letter_search import Group, Listing, grouped
+from parvis.observe.dead_letters import origin_of
 from parvis.observe.message_text import sections, summary
 from parvis.observe.queue_figures import PeekedMessage
 from parvis.observe.wording import age_text, moment_text, times
@@ -39,7 +40,7 @@ def list_lines(listing: Listing, *, is_any: bool, every: bool) -> Iterator[Text]
         if not count:
             continue
         total += count
-        name = printable(queue.removeprefix("DLQ.").removeprefix("dlq."), 255)
+        name = printable(origin_of(queue) or queue, 255)
         yield Text(f"DLQ for {name} contains {count} entries", style="bold")
         for group in mine:
             yield from _group_lines(group, every=every)

@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.table import Table
 from rich.text import Text
 
-from parvis.observe.cards import LATE, Card
+from parvis.observe.cards import LATE, Card, short_host
 
 _COLOURS = {"processing": "green", "timer event": "green", "error": "bold red", "starting": "yellow"}
 
@@ -93,8 +93,7 @@ def _group_rows(cards: Sequence[Card]) -> Iterable[tuple[Text, ...]]:
 
 
 def _host(card: Card) -> Text:
-    """The machine and the number of the process, in the form in which they are told to shut down."""
-    return Text(".".join(card.host.split(".")[-2:]))
+    return Text(short_host(card.host))
 
 
 def _flow(cards: Sequence[Card]) -> Text:

@@ -76,7 +76,7 @@ class Card:
         """Where it runs, as short as people say it: machine and process, or node and tag in Kubernetes."""
         if self.node:
             return ".".join(filter(None, (self.node, self.tag)))
-        return ".".join(self.host.split(".")[-2:])
+        return short_host(self.host)
 
     def age(self, now: float | None = None) -> float:
         """Seconds since it was last heard of."""
@@ -91,6 +91,11 @@ class Card:
             "last": [asdict(one) for one in self.doings.last],
         }
         return {**values, "flow": dict(self.flow), "doings": doings, "age": round(self.age(), 1)}
+
+
+def short_host(host: str) -> str:
+    """The machine and the number of the process of a `host`, as people say it, and stop it by."""
+    return ".".join(host.split(".")[-2:])
 
 
 class CardBoard:

@@ -9,14 +9,11 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final
 
-from parvis.observe.queue_figures import BODY_LIMIT, PeekedMessage, clip_headers
+from parvis.observe.queue_figures import BODY_LIMIT, DEAD_PREFIXES, PeekedMessage, clip_headers
 from parvis.recipe.envelope import MalformedMessage, envelope_of, parse_json
 from parvis.service.failure import HOST, REASON, RESULT, ROUTE, SERVICE, TIME, TRACEBACK, TRIES, route
 from parvis.service.identity import IDENTITY, reinjections
 from parvis.transport.base import Message, whole_number
-
-#: Prefixes that brokers put before the name of a queue to name the queue of its dead letters.
-PREFIXES: Final = ("DLQ.", "dlq.")
 
 _ORIGIN: Final = "original-destination"
 _CAUSE: Final = "dlqDeliveryFailureCause"
@@ -132,7 +129,7 @@ class DeadLetter:
 
 def origin_of(queue: str) -> str:
     """The whole name of the queue whose dead letters a queue holds; empty if it does not say."""
-    for prefix in PREFIXES:
+    for prefix in DEAD_PREFIXES:
         if queue.startswith(prefix):
             return queue.removeprefix(prefix)
     return ""

@@ -24,7 +24,8 @@ HEADER_LIMIT: Final = 20_000
 LONGEST_PEEK: Final = 1000
 
 _TREND: Final = 60
-_DEAD_PREFIXES: Final = ("DLQ.", "dlq.")
+#: Prefixes that brokers put before the name of a queue to name the queue of its dead letters.
+DEAD_PREFIXES: Final = ("DLQ.", "dlq.")
 _DEAD_NAMES: Final = frozenset({"ActiveMQ.DLQ"})
 
 
@@ -300,7 +301,7 @@ def _gained(before: int | None, now: int | None) -> int | None:
 
 def is_dead_letters(absolute: str) -> bool:
     """Whether a queue of this whole name is one for dead letters, on any broker."""
-    return absolute.startswith(_DEAD_PREFIXES) or absolute in _DEAD_NAMES
+    return absolute.startswith(DEAD_PREFIXES) or absolute in _DEAD_NAMES
 
 
 def local_name(absolute: str, namespace: str) -> str:

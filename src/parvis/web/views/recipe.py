@@ -11,6 +11,7 @@ import orjson
 from markupsafe import Markup
 
 from parvis.observe import hop_table, known_stories
+from parvis.observe.cards import short_host
 from parvis.observe.hops import REQUEST, Hop, Started
 from parvis.observe.records import RecordsError
 from parvis.observe.story import Story
@@ -142,7 +143,7 @@ def _shown(hop: Hop) -> ShownHop:
         begun=hop.begun,
         node=node,
         service=hop.service,
-        host=".".join(hop.host.split(".")[-2:]),
+        host=short_host(hop.host),
         queued=duration_text(max(0.0, hop.begun - hop.sent_at)),
         took=duration_text(hop.seconds),
         result=hop.result if hop.tries <= 1 else f"{hop.result}, try {hop.tries}",
