@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
+from queue import SimpleQueue
 from typing import Any
 
-from parvis.observe.drain import BY_HEADER, drain, place
+import pytest
+
+from parvis.observe.drain import BY_HEADER, DiedAgain, drain, place
 from parvis.observe.queue_figures import open_queue_source
-from parvis.transport.base import Send
+from parvis.service.identity import IDENTITY
+from parvis.transport.base import Message, Send
 from parvis.transport.embedded import BrokerThread
 from queue_worlds import World, make_queue
 from running import NAMESPACE, Listener, recipe_message
@@ -43,6 +48,38 @@ def test_draining_dead_letters_brings_them_back_to_be_tried_anew(broker_world: W
     assert again.headers["dlq-reinjected"] == "True"
     assert again.headers["note"] == "kept"
     assert BY_HEADER == "."
+
+
+def test_what_dies_again_does_not_go_round_and_round(embedded: World) -> None:
+    transport = embedded.transport
+    dead = f"DLQ.{NAMESPACE}.work"
+    for n in range(3):
+        transport.send(Send(dead, b"%d" % n, {IDENTITY: f"id-{n}"}, absolute=True))
+
+    arrived: SimpleQueue[Message | None] = SimpleQueue()
+
+    def die_again() -> None:
+        while (message := arrived.get()) is not None:
+            transport.commit([message], [transport.dead_letter(message, {})])
+
+    transport.subscribe("work", arrived.put)
+    service = threading.Thread(target=die_again)
+    service.start()
+    moved: list[bytes] = []
+    with pytest.raises(DiedAgain, match="was brought back and died again"):
+        drain(
+            transport,
+            place(dead, transport.namespace),
+            None,
+            told=lambda one: moved.append(one.message.body),
+            wait=0.05,
+            stop=5,
+        )
+    arrived.put(None)
+    service.join()
+    assert moved == [b"0", b"1", b"2"]
+    with closing(open_queue_source(embedded.config)) as source:
+        assert len(source.peek(dead, 100)) == 3
 
 
 def test_draining_loses_and_doubles_nothing_when_the_connection_is_cut(

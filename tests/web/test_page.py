@@ -175,7 +175,9 @@ def test_the_log_is_searched(browser: httpx.Client) -> None:
 
 def test_what_cannot_be_shown_says_why(browser: httpx.Client) -> None:
     assert "no metadata database is configured" in browser.get("/grid-scans").text
-    assert browser.get("/api/grid-scans/1").status_code == 503
+    answer = browser.get("/api/grid-scans/1")
+    assert answer.status_code == 503
+    assert "no metadata database is configured" in answer.json()["error"]
     assert browser.get("/api/grid-scans/99999999999999999999999").status_code == 404
     for asked, says in (("level=loud", "level is one of emergency"), ("since=zzz", "since is one of 10m")):
         answer = browser.get(f"/api/logs?{asked}")

@@ -21,6 +21,7 @@ from parvis.cli.dlq_selection import (
 )
 from parvis.cli.dlq_told import Teller
 from parvis.cli.moments import FiniteRange
+from parvis.cli.options import BROKER_PATIENCE
 from parvis.cli.printing import print_json
 from parvis.config import Config
 
@@ -344,7 +345,7 @@ def _act(config: Config, told: Teller, act: Callable[[Transport], Sequence[DeadL
     from parvis.recipe.problem import printable
 
     transport = config.transport()
-    transport.connect()
+    transport.connect(BROKER_PATIENCE)
     missing: Sequence[DeadLetter] = ()
     try:
         missing = act(transport)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from parvis.cli.options import BROKER_PATIENCE
+
 if TYPE_CHECKING:
     from parvis.cli.dlq_told import Teller
     from parvis.config import Config
@@ -58,7 +60,7 @@ def reinject_files(
 
     sends = [renewed(one.letter, destination) for one in files]
     transport = config.transport()
-    transport.connect()
+    transport.connect(BROKER_PATIENCE)
     try:
         for number, (one, send) in enumerate(zip(files, sends, strict=True)):
             if number:

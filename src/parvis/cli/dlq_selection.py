@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from parvis.cli.moments import read_duration
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import BROKER_PATIENCE, json_option, with_config
 from parvis.config import Config
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def find_letters(config: Config, selection: Selection) -> tuple[Listing, Sequenc
         source = open_queue_source(config)
     except NoFigures:
         transport = config.transport()
-        transport.connect()
+        transport.connect(BROKER_PATIENCE)
         try:
             return find_by_taking(transport, selection.wanted), None
         finally:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parvis.cli.moments import FiniteRange
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import BROKER_PATIENCE, json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
 
@@ -81,7 +81,7 @@ def monitor(
     wanted = _wanted(services, host)
     board = CardBoard(wanted)
     transport = config.transport()
-    transport.connect()
+    transport.connect(BROKER_PATIENCE)
     try:
         if raw:
             _print_raw(transport, wanted)

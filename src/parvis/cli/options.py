@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import click
 
@@ -17,6 +17,9 @@ from parvis.config import LIVENESS_PORT, Config, ConfigError
 from parvis.observe.liveness_settings import DEFAULT_PORT
 
 Function: TypeAlias = Callable[..., Any]
+
+#: Seconds that a broker may take to let a command in.
+BROKER_PATIENCE: Final = 5.0
 
 #: `--json`, given to the command as `as_json`.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from parvis.cli.moments import FiniteRange
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import BROKER_PATIENCE, json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
 
 if TYPE_CHECKING:
     from parvis.steer.drop_files import Broken, Request
-
-_PATIENCE = 5.0
 
 
 @click.command(
@@ -71,7 +69,7 @@ def pickup(delay: float, settle: float, as_json: bool, config: Config) -> None:
         teller.line(f"Waiting {rest:.0f} seconds, until the newest of them is {settle:g} seconds old")
         time.sleep(rest)
     transport = config.transport()
-    transport.connect(_PATIENCE)
+    transport.connect(BROKER_PATIENCE)
     try:
         requests = in_order(read_all(files, teller.broken))
         teller.count = len(requests)

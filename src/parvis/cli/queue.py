@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from parvis.cli.moments import FiniteRange
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import BROKER_PATIENCE, json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
 
@@ -199,7 +199,7 @@ def drain(source: str, destination: str, wait: float, stop: float, as_json: bool
         raise click.UsageError(str(error)) from None
     if here == there:
         raise click.UsageError("SRC and DEST are the same queue.")
-    transport.connect()
+    transport.connect(BROKER_PATIENCE)
     done = 0
 
     def told(moved: Moved) -> None:

@@ -12,7 +12,7 @@ import click
 
 from parvis.cli.completion import complete_services
 from parvis.cli.moments import FiniteRange
-from parvis.cli.options import json_option, with_config
+from parvis.cli.options import BROKER_PATIENCE, json_option, with_config
 from parvis.cli.printing import print_json
 from parvis.config import Config
 
@@ -67,7 +67,7 @@ def shutdown(
     targets = [Target(host=whole_host(host)) for host in hosts]
     targets += [Target(service_class=class_name(service)) for service in services]
     transport = config.transport()
-    transport.connect()
+    transport.connect(BROKER_PATIENCE)
     try:
         leaving = watch_leave(transport, targets) if seconds is not None else None
         for target in targets:

@@ -10,7 +10,7 @@ from typing import Final
 
 from parvis.observe.queue_figures import is_dead_letters
 from parvis.recipe.envelope import envelope_of
-from parvis.service.identity import REINJECTED, REINJECTIONS, reinjections
+from parvis.service.identity import REINJECTED, REINJECTIONS, identity_of, reinjections
 from parvis.transport.base import (
     Disconnected,
     Message,
@@ -28,6 +28,10 @@ BY_HEADER: Final = "."
 _LOOK: Final = 0.5  # seconds between looks at whether somebody ends it
 _PATIENCE: Final = 60.0  # seconds to wait for a lost connection
 _ORIGIN: Final = "original-destination"
+
+
+class DiedAgain(TransportError):
+    """A dead letter that was brought back is here once more; it stays, and what is behind it."""
 
 
 class NoDestination(TransportError):
@@ -100,12 +104,14 @@ def drain(
         ended: Asked now and then whether to end.
 
     Raises:
+        DiedAgain: A dead letter has come back: all that were there before it were brought back once.
         NoDestination: A message says nowhere that it belongs to.
         TransportError: The broker refuses, or is away for too long.
     """
     arrived: SimpleQueue[Message] = SimpleQueue()
     begun = last = time.monotonic()
     moved = 0
+    brought_back: dict[str, int] = {}  # dead letters, and how often each had been brought back before
     subscription = transport.subscribe(source.name, arrived.put, prefetch=1, absolute=source.absolute)
     try:
         while not ended():
@@ -117,6 +123,8 @@ def drain(
                 continue
             where = target or _where(message, source, transport.namespace)
             again = is_dead_letters(source.name) and not is_dead_letters(where.name)
+            if again:
+                _check_first_time(message, brought_back)
             if _move(transport, message, _copy(message, where, again=again)):
                 moved += 1
                 last = time.monotonic()
@@ -126,6 +134,16 @@ def drain(
     finally:
         transport.unsubscribe(subscription)
     return moved
+
+
+def _check_first_time(message: Message, brought_back: dict[str, int]) -> None:
+    """Make sure that what dies of its handling does not go round and round."""
+    identity, times = identity_of(message), reinjections(message.headers)
+    if times > brought_back.setdefault(identity, times):
+        raise DiedAgain(
+            f"message {message.message_id[:80]!r} was brought back and died again: see parvis dlq show; it"
+            " stays in its queue, and all that are behind it"
+        )
 
 
 def _move(transport: Transport, message: Message, copy: Send) -> bool:

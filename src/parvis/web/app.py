@@ -138,7 +138,9 @@ def _say(request: AnyRequest, error: Exception) -> Response[Any]:
     code = error.status_code if isinstance(error, HTTPException) else 500
     if code == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("cannot answer %s", request.url.path, exc_info=error)
-    text = error.detail if isinstance(error, HTTPException) and code < 500 else ""
+    # Why something is away just now is said by us, and what failed unforeseen by anybody.
+    is_foreseen = code != HTTPStatus.INTERNAL_SERVER_ERROR
+    text = error.detail if isinstance(error, HTTPException) and is_foreseen else ""
     text = text or {404: "There is no such page."}.get(code, "The log of the web page says more.")
     if request.url.path.startswith("/api/"):
         return Response({"error": text}, status_code=code, media_type=MediaType.JSON)
