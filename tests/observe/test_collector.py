@@ -16,12 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from parvis.observe.collector import Collector
 from parvis.observe.hops import Hop, report
-from parvis.observe.records import FILE, LogQuery, Records, RecordsError
+from parvis.observe.records import FILE, LogQuery, LogRecord, Records, RecordsError, RecordsWriter
 from parvis.transport.embedded import BrokerThread
 from real.rabbitmq.vhost import VirtualHost
 from running import broker_environment, connected
@@ -212,7 +214,9 @@ def test_a_report_that_is_none_does_not_stop_the_others(tmp_path: Path, broker: 
     ):
         for body in (b"", b"\xff", b"[" * 5_000, b'{"hops": 7}', b"null"):
             transport.send(Send("parvis.hops", body))
-        transport.send(report([hop(1)]))
+        # Together they took longer than can be counted.
+        endless = [replace(hop(number), recipe_id="r-2", begun=0.0, seconds=9e10) for number in range(200)]
+        transport.send(report(endless), report([hop(1)]))
         wait_until(lambda: collector.hops() == 1, 30, "the hop")
 
 
@@ -243,6 +247,14 @@ def test_a_full_disk_is_told_and_outlived(tmp_path: Path) -> None:
         wait_until(lambda: "records are written again" in collector.said, 10, "the good news")
 
 
+def damage(path: Path) -> None:
+    """Write over all of the records."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+
+
 def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / FILE).write_bytes(b"damaged " * 5_000)
@@ -256,14 +268,31 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
 def test_a_file_that_is_damaged_meanwhile_is_set_aside(tmp_path: Path) -> None:
     with collecting(tmp_path, None, "--no-hops") as collector:
         assert collector.post("before") == 202
-        path = tmp_path / "records" / FILE
-        with contextlib.closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        with path.open("r+b") as file:
-            file.write(b"\xff" * path.stat().st_size)
+        damage(tmp_path / "records" / FILE)
         assert collector.post("after") == 202
         assert collector.process.poll() is None
         assert collector.found() == {"after"}
+
+
+def test_records_that_cannot_be_begun_anew_at_once_are_begun_later(tmp_path: Path) -> None:
+    refusals = iter([False, True, True])
+
+    def open_records() -> RecordsWriter:
+        if next(refusals, False):
+            raise RecordsError("not now")
+        return RecordsWriter(tmp_path)
+
+    def record(text: str) -> LogRecord:
+        return LogRecord(time.time(), 6, "test", text)
+
+    with Collector(open_records) as collector:
+        collector.intake.put([record("before")])
+        wait_until(lambda: collector.written == 1, 10, "the record")
+        damage(tmp_path / FILE)
+        collector.intake.put([record("after")])
+        wait_until(lambda: collector.written == 2, 20, "the record after")
+    with Records(tmp_path) as records:
+        assert [one.message for one in records.search(LogQuery())] == ["after"]
 
 
 @pytest.mark.parametrize("arguments", [["--udp", "70000"], ["--host", "no.such.host.invalid"]])

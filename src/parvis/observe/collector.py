@@ -50,6 +50,7 @@ class Collector:
         self._open_records = open_records
         self._address = ""
         self._records = self._open()
+        self._is_open = True
         self._something = threading.Event()
         self._stopping = threading.Event()
         self.intake = Intake(self._something.set)
@@ -86,8 +87,13 @@ class Collector:
         self._thread.join()
         if self._hops is not None:
             self._hops.close()
-        with contextlib.suppress(sqlite3.Error):
-            self._records.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            with contextlib.suppress(sqlite3.Error):
+                self._records.close()
 
     def _open(self) -> RecordsWriter:
         try:
@@ -117,14 +123,13 @@ class Collector:
         if self._hops is not None:
             self._messages = self._hops.still_ours(self._messages) or self._hops.take()
         try:
+            self._begin_anew()
             self._write_all()
             self._trim()
-        except RecordsDamaged as error:
+        except (RecordsError, OSError) as error:
             self._complain(error)
-            self._begin_anew(error.path)
-            return False
-        except RecordsError as error:
-            self._complain(error)
+            if isinstance(error, RecordsDamaged):
+                self._close()
             return False
         except Exception:  # noqa: BLE001 - whatever it was, log records must go on
             _log.exception("%d reports of hops cannot be kept, and are dropped", len(self._messages))
@@ -156,18 +161,18 @@ class Collector:
         if time.monotonic() >= self._trim_at and not self._records.trim():
             self._trim_at = time.monotonic() + _TRIM_INTERVAL
 
-    def _complain(self, error: RecordsError) -> None:
+    def _complain(self, error: Exception) -> None:
         self._failing = True
         if time.monotonic() >= self._complain_at:
             self._complain_at = time.monotonic() + _COMPLAINT_INTERVAL
             _log.error("%s; what comes is kept in memory as long as there is room", error)
 
-    def _begin_anew(self, path: Path) -> None:
-        with contextlib.suppress(sqlite3.Error):
-            self._records.close()
-        _set_aside(path)
-        self._records = self._open_records()
-        self._records.announce(self._address)
+    def _begin_anew(self) -> None:
+        """Open the records if they had to be closed, without what was damaged."""
+        if not self._is_open:
+            self._records = self._open()
+            self._is_open = True
+            self._records.announce(self._address)
 
 
 def _set_aside(path: Path) -> None:

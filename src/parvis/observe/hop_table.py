@@ -119,13 +119,19 @@ class RecipeLine:
 
 
 def take(database: sqlite3.Connection, body: bytes) -> None:
-    """Add what a message from the queue of hops says; what is malformed is logged and dropped."""
+    """Add what a message from the queue of hops says; what cannot be read or kept is logged and dropped."""
     try:
         report = read_hops(body)
     except MalformedMessage as error:
         _log.warning("%s", error)
         return
-    add(database, report)
+    database.execute("SAVEPOINT report")
+    try:
+        add(database, report)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        _log.warning("a report of hops cannot be kept: %s: %s", type(error).__name__, str(error)[:200])
+        database.execute("ROLLBACK TO report")
+    database.execute("RELEASE report")
 
 
 def add(database: sqlite3.Connection, report: Report) -> None:
