@@ -352,7 +352,7 @@ def test_files_that_are_none(world: World, content: str, problem: str) -> None:
     ("words", "code", "said"),
     [
         (["purge"], 2, "--all"),
-        (["show"], 2, "--all"),
+        (["show"], 2, "or by options; `parvis dlq list`"),
         (["show", "1"], 1, "no dead letter '1'"),
         (["purge", "--all", "--yes"], 1, "no such dead letter"),
         (["list", "--reason", "/(/"], 2, "no regular expression"),

@@ -112,7 +112,7 @@ Examples:
 @with_selection
 def show(names: tuple[str, ...], full: bool, as_json: bool, selection: Selection, config: Config) -> None:
     """Show dead letters: reason and traceback, then what they are. Nothing is taken."""
-    need_selection(names, selection, everything=False)
+    need_selection(names, selection, everything=None)
     listing, _ = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)

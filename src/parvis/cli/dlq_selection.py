@@ -173,10 +173,11 @@ def complain(listing: Listing) -> None:
         click.echo(f"{printable(queue, 255)}: {printable(problem, 500)}", err=True)
 
 
-def need_selection(names: Sequence[str], selection: Selection, *, everything: bool) -> None:
-    """Refuse a command that does not say which dead letters it is about."""
+def need_selection(names: Sequence[str], selection: Selection, *, everything: bool | None) -> None:
+    """Refuse a command that does not say which letters it is about; without --all `everything` is None."""
     if not (names or everything) and selection.is_any:
-        raise click.UsageError("Say which: by number or identity, by options, or --all.")
+        or_all = "or by options" if everything is None else "by options, or --all"
+        raise click.UsageError(f"Say which: by number or identity, {or_all}; `parvis dlq list` shows them.")
 
 
 def confirm(question: str, *, yes: bool) -> None:
