@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from parvis.observe.dead_letters import origin_of
 from parvis.observe.queue_figures import is_dead_letters
 from parvis.recipe.envelope import envelope_of
 from parvis.service.identity import REINJECTED, REINJECTIONS, identity_of, reinjections
@@ -186,7 +187,7 @@ def _copy(message: Message, where: Place, *, again: bool) -> Send:
 
 def _where(message: Message, source: Place, namespace: str) -> Place:
     """Where a message belongs: a dead letter to the queue that it died in, any other to that of its node."""
-    name = message.headers.get(_ORIGIN) or source.name.removeprefix("DLQ.").removeprefix("dlq.")
+    name = message.headers.get(_ORIGIN) or origin_of(source.name) or source.name
     if name != source.name:
         where = Place(name.split("/", 2)[-1] if name.startswith("/") else name, absolute=True)
     else:
