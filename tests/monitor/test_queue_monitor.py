@@ -20,7 +20,7 @@ from parvis.observe.queue_figures import QueueFigures, QueueHistory, QueueSource
 from parvis.transport.base import Send
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
-from running import NAMESPACE, Listener, broker_environment, recipe_message
+from running import NAMESPACE, Listener, broker_environment, connected, recipe_message
 from screen import Script, screen, shows, until, use
 from tmux import terminal
 
@@ -178,6 +178,22 @@ def test_it_says_that_the_broker_is_gone_and_goes_on_when_it_is_back(
             await shows(pilot, "✖ trying again: no connection to the broker")
             with BrokerThread(other.port):
                 await until(pilot, lambda: "✖" not in screen(pilot.app), "the broker to be back")
+
+        use(monitor(source, other), script)
+
+
+def test_a_queue_that_is_opened_says_it_as_well() -> None:
+    with BrokerThread() as other, closing(open_queue_source(config_for(other))) as source:
+        with connected(other.port) as transport:
+            transport.send(Send("work", b"1"))
+
+        async def script(pilot: Pilot[None]) -> None:
+            await shows(pilot, "1 message")
+            await pilot.press("enter")
+            await shows(pilot, "PLACE")
+            other.stop()
+            await shows(pilot, "✖ trying again: no connection to the broker")
+            assert "PLACE" in screen(pilot.app)
 
         use(monitor(source, other), script)
 

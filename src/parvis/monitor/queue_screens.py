@@ -26,6 +26,7 @@ from parvis.observe.wording import age_text, size_text
 
 _PAGE: Final = 50
 _NAME: Final = 200
+_TROUBLE: Final = 300
 _MOST_LINES: Final = 50_000
 
 Ask = Callable[[Wish], None]
@@ -76,11 +77,14 @@ class QueueScreen(Screen[None]):
         else:
             self.action_look()
 
-    def show_row(self, row: Row) -> None:
-        """Show new figures."""
+    def show_row(self, row: Row, trouble: str = "") -> None:
+        """Show new figures, or why there are none."""
         self.row = row
         figures, traffic = row.traffic.figures, row.traffic
-        name = Text(f" {harmless(figures.absolute, _NAME)}", STRONG, no_wrap=True, overflow="ellipsis")
+        name = Text(" ", no_wrap=True, overflow="ellipsis")
+        if trouble:
+            name.append(f"✖ trying again: {harmless(trouble, _TROUBLE)}  ", BAD)
+        name.append(harmless(figures.absolute, _NAME), STRONG)
         name.append(f"  {figures.kind}" + (" of dead letters" if figures.dead_letters else ""), DIM)
         self._update("queue-name", name)
         text = Text(" ")

@@ -124,6 +124,9 @@ class QueueMonitor(MonitorApp):
         """Say why there are no new figures."""
         self._trouble = message.reason
         self._update()
+        for screen in self.screen_stack:
+            if isinstance(screen, QueueScreen):
+                screen.show_row(screen.row, message.reason)
 
     def on_failed(self, message: Failed) -> None:
         """End, and say why."""
