@@ -39,17 +39,28 @@ def growth(place: Place, since: int) -> Growth:
 
     What each held in the last tenth of that time is compared with the tenth after all had settled.
     """
+    measured = _measured(place, since)
+    assert measured, f"no process lived from row {since} to row {place.progress}"
+    number = max(measured, key=lambda each: measured[each][0])
+    largest = max(held for _, held in measured.values())
+    return Growth(measured[number][0], place.names[number], largest, len(measured))
+
+
+def is_measurable(place: Place, since: int) -> bool:
+    """Whether anything can be said yet: few looks at memory happen while a quick broker works off a backlog."""
+    return bool(_measured(place, since))
+
+
+def _measured(place: Place, since: int) -> dict[int, tuple[float, float]]:
+    """What each process gained, in MB in 10,000 rows, and what it holds, in MB."""
     now = place.progress
     settled, tenth = since + _SETTLED * (now - since), 0.1 * (now - since)
-    gains: dict[int, float] = {}
-    held: dict[int, float] = {}
-    for number, samples in place.memory.items():
+    measured: dict[int, tuple[float, float]] = {}
+    for number, samples in list(place.memory.items()):
         early = [size for rows, size in samples if settled <= rows < settled + tenth]
         late = [size for rows, size in samples if rows >= now - tenth and size]
         alive = samples[0][0] <= since and samples[-1][0] >= now - tenth
         if alive and min(len(early), len(late)) >= _FEWEST_SAMPLES:
-            held[number] = median(late) / 1e6
-            gains[number] = (median(late) - median(early)) / 1e6 * 10_000 / (now - settled - 2 * tenth)
-    assert gains, f"no process lived from row {since} to row {now}"
-    number = max(gains, key=gains.__getitem__)
-    return Growth(gains[number], place.names[number], max(held.values()), len(gains))
+            gained = (median(late) - median(early)) / 1e6 * 10_000 / (now - settled - 2 * tenth)
+            measured[number] = gained, median(late) / 1e6
+    return measured

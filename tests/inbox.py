@@ -32,6 +32,12 @@ class Inbox:
         """The bodies of all messages so far."""
         return [message.body for message in self.messages]
 
+    @property
+    def is_all_taken(self) -> bool:
+        """Whether there is no message that was not taken."""
+        with self._changed:
+            return self._taken == len(self._messages)
+
     def get(self, timeout: float = 10) -> Message:
         """Return the next message that was not taken before, or fail."""
         return self.take(1, timeout)[0]

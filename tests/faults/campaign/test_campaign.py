@@ -17,7 +17,7 @@ from fault_account import account, wait_for_all
 from fault_brokers import FaultyBroker
 from fault_diagnosis import explained
 from fault_injections import FAULTS, PATIENCE, Fault, Scale, logbook_disk_full
-from fault_memory import Growth, growth
+from fault_memory import Growth, growth, is_measurable
 from fault_place import Feeder, Place, faulty_place
 from real.mariadb import MariaDb
 from stepped_clock import SteppedClock
@@ -77,6 +77,7 @@ def _growth(place: Place, rows: int) -> Growth:
     while len(measured) < _MEASUREMENTS and not (measured and measured[-1].most <= MOST_GROWTH):
         since = place.progress
         place.wait_for_progress(rows, PATIENCE)
+        place.wait_for(lambda since=since: is_measurable(place, since), PATIENCE, "enough looks at memory")
         measured.append(growth(place, since))
     return measured[-1]
 
