@@ -47,7 +47,7 @@ def growth(place: Place, since: int) -> Growth:
 
 
 def is_measurable(place: Place, since: int) -> bool:
-    """Whether anything can be said yet: few looks at memory happen while a quick broker works off a backlog."""
+    """Whether anything can be said yet: a quick broker leaves little time to look at memory."""
     return bool(_measured(place, since))
 
 
