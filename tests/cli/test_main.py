@@ -1,5 +1,6 @@
 """The command `parvis` itself: help, typing errors, exit codes, what it imports."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,6 +91,15 @@ def test_a_command_may_have_no_standard_output(tmp_path: Path):
     result = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False)
     assert result.returncode == 1
     assert "there are no records in" in result.stderr
+
+
+def test_any_text_can_be_printed_in_any_encoding():
+    asked = ["go", "--dry-run", "-v", "--no-dcid", "-r", "a", "-s", "x=\u2603"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "parvis", *asked]
+    result = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"\\u2603" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["go", "completion"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -113,10 +114,13 @@ class CommandTable(click.Group):
 
 
 def _have_streams() -> None:
-    """Let those who were started without a standard output or error write to nowhere."""
+    """Let who was started without a standard output or error write to nowhere, and any text be printed."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - it lasts as long as we
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # For what the terminal's encoding has no sign.
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore[reportUnknownMemberType]
 
 
 def _in_one_line(error: Exception) -> str:

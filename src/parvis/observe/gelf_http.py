@@ -75,8 +75,8 @@ def answer_requests(
             account.refuse("http", sender, refusal)
             with contextlib.suppress(OSError):
                 await _say(writer, refusal.status, str(refusal), keeps_alive=False)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # whoever asked went away, or fell silent
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # whoever asked went away, or fell silent; or the collector ends
         finally:
             connections.pop(writer, None)
             writer.close()
