@@ -95,7 +95,7 @@ def test_a_command_may_have_no_standard_output(tmp_path: Path):
 
 def test_any_text_can_be_printed_in_any_encoding():
     asked = ["go", "--dry-run", "-v", "--no-dcid", "-r", "a", "-s", "x=\u2603"]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
     command = [sys.executable, "-m", "parvis", *asked]
     result = subprocess.run(command, capture_output=True, env=environment, check=False)
     assert (result.returncode, result.stderr) == (0, b"")
