@@ -59,7 +59,7 @@ class Figures:
 
 def measure(stack: Stack, port: str, size: int) -> Figures:
     """Measure a stack once."""
-    with at_work(stack, port, size) as (ends, pids):
+    with at_work(stack, port, size) as (ends, pids), named(stack):
         body = stack.body(size)
         taken: list[float] = []
         for _ in range(CLOSED_LOOP):
@@ -81,6 +81,16 @@ def measure(stack: Stack, port: str, size: int) -> Figures:
             connections=sum(map(connections_of, family)) / len(QUEUES),
             memory=sum(process.memory_full_info().pss for process in family) / len(QUEUES) / 1e6,
         )
+
+
+@contextmanager
+def named(stack: Stack) -> Iterator[None]:
+    """Have what goes wrong inside say with which stack it did."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"with {stack.name} on {stack.broker}")
+        raise
 
 
 def decay(stack: Stack, port: str, size: int, count: int) -> list[float]:

@@ -165,7 +165,10 @@ class StompEnds:
         """Take so many results, acknowledging what has come each time; return when the last came."""
         done, arrived = 0, 0.0
         while done < count:
-            group = [self._arrived.get(timeout=_PATIENCE)]
+            try:
+                group = [self._arrived.get(timeout=_PATIENCE)]
+            except Empty:
+                raise Empty(f"{done} of {count} results came") from None
             while not self._arrived.empty() and len(group) < count - done:
                 group.append(self._arrived.get())
             arrived = time.perf_counter()
