@@ -7,38 +7,17 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
-from dead_letter_world import World, world_of
+from dead_letter_world import World
 from parvis.transport.base import Send
 from running import Listener, recipe_message
 from sample_services import Multiplier
 from waiting import wait_until
-
-KINDS = [
-    "embedded",
-    pytest.param("activemq", marks=pytest.mark.real("activemq")),
-    pytest.param("rabbitmq", marks=pytest.mark.real("rabbitmq")),
-]
-
-
-@pytest.fixture(params=KINDS)
-def every_world(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    with world_of(request.param, request, tmp_path, monkeypatch) as made:
-        yield made
-
-
-@pytest.fixture
-def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world_of("embedded", request, tmp_path, monkeypatch) as made:
-        yield made
 
 
 def letters(world: World, *words: str) -> list[Any]:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,31 +13,12 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from dead_letter_world import World, world_of
+from dead_letter_world import World
 from parvis.cli import main
 from parvis_services.dispatch.dispatcher import Dispatcher
 from running import Listener
 
-KINDS = [
-    "embedded",
-    pytest.param("activemq", marks=pytest.mark.real("activemq")),
-    pytest.param("rabbitmq", marks=pytest.mark.real("rabbitmq")),
-]
 TRIGGERS = 50
-
-
-@pytest.fixture(params=KINDS)
-def every_world(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    with world_of(request.param, request, tmp_path, monkeypatch) as made:
-        yield made
-
-
-@pytest.fixture
-def world(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    with world_of("embedded", request, tmp_path, monkeypatch) as made:
-        yield made
 
 
 NOWHERE = {"PARVIS_TRANSPORT": "StompTransport", "PARVIS_STOMP_HOST": "127.0.0.1", "PARVIS_STOMP_PORT": "1"}
