@@ -1,0 +1,1 @@
+"""Services that take images from a detector's stream."""
