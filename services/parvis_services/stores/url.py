@@ -57,7 +57,8 @@ class ObjectUrl:
         if not mark or scheme not in {"s3", "dir"}:
             raise BadUrl(f"{scheme[:40]!r} begins no address of an object: s3://STORE/BUCKET/KEY")
         profile, _, path = rest.partition("/")
-        if "@" in profile:
+        # Some secrets hold slashes: then the sign that ends a login stands behind what looks like a host.
+        if "@" in rest or ":" in profile:
             raise BadUrl("an address of an object names a store of the configuration, and never a login")
         bucket, _, key = path.partition("/")
         return cls(cast("Scheme", scheme), profile, bucket, key.rstrip("/"))
