@@ -6,7 +6,6 @@ does; anything unusual goes HDF5's way.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,10 +25,11 @@ from parvis_services.xray.errors import (
     MissingImageError,
     UnfinishedImageError,
 )
+from parvis_services.xray.experiment import Experiment
 from parvis_services.xray.frame_map import FrameMap, not_yet
 from parvis_services.xray.hdf5 import Tree
-from parvis_services.xray.images import Buffers, Image, Mask
-from parvis_services.xray.nxmx import Experiment, read_experiment
+from parvis_services.xray.images import Buffers, Image
+from parvis_services.xray.nxmx import read_experiment
 
 _BITSHUFFLE = 32008
 _WITH_LZ4 = 2
@@ -43,8 +43,6 @@ class _Known:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     experiment: Experiment
-    mask: tuple[Mask | None, ...]
-    mask_key: str | None
 
 
 _known: Cache[_Known] = Cache(max_size=8)
@@ -70,11 +68,7 @@ def read_frame(
         frames = known.frames.on(tree)
         counts = _read(path, frame, frames.locate(frame), known, buffers)
         known.frames = frames
-    experiment = known.experiment
-    data = tuple(
-        np.ascontiguousarray(counts[module.where].reshape(module.size[-2:])) for module in experiment.modules
-    )
-    return Image(data, experiment.detector, experiment.beam, known.mask, str(path), frame, known.mask_key)
+    return known.experiment.image(counts, str(path), frame)
 
 
 def count_frames(path: Path) -> int:
@@ -99,7 +93,7 @@ def _learn(tree: Tree) -> _Known:
     try:
         dtype = _counts_type(first.dtype)
         experiment = read_experiment(tree, frames.entry(), shape, first.dtype)
-        return _Known(frames, shape, dtype, experiment, *_masks(experiment))
+        return _Known(frames, shape, dtype, experiment)
     except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
         raise BrokenImageError(tree.path, str(error)) from None
 
@@ -128,19 +122,6 @@ def _counts_type(stored: np.dtype[Any]) -> np.dtype[Any]:
         raise ValueError(f"images of the type {stored} cannot be read")
     wide = stored.kind in "iu" and stored.itemsize > 4
     return np.dtype(np.float64) if wide else stored.newbyteorder("=")
-
-
-def _masks(experiment: Experiment) -> tuple[tuple[Mask | None, ...], str | None]:
-    """The mask of each panel, and what tells it from others."""
-    whole = experiment.mask
-    if whole is None or whole.all():
-        return (None,) * len(experiment.modules), None
-    masks: list[Mask] = []
-    for module in experiment.modules:
-        mask = np.ascontiguousarray(whole[module.where].reshape(module.size[-2:]))
-        mask.setflags(write=False)
-        masks.append(mask)
-    return tuple(masks), hashlib.blake2b(np.packbits(whole).tobytes(), digest_size=16).hexdigest()
 
 
 def _plain_bitshuffle(dataset: h5py.Dataset) -> bool:

@@ -8,7 +8,6 @@ in mm.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parvis_services.xray.attenuation import KEV_ANGSTROM, attenuation, sensor_material
+from parvis_services.xray.experiment import LARGEST_IMAGE, Experiment, Module, trusted_range
 from parvis_services.xray.geometry import (
     Beam,
     Detector,
@@ -31,7 +31,6 @@ from parvis_services.xray.imgcif import rotate
 _log = logging.getLogger(__name__)
 
 _BEAM_DIRECTION: Vector = (0.0, 0.0, 1.0)
-_LARGEST_IMAGE = 2**27
 
 _LENGTHS = {
     "m": 1e3, "metre": 1e3, "meter": 1e3, "metres": 1e3, "meters": 1e3,
@@ -42,29 +41,6 @@ _LENGTHS = {
     "angstrom": 1e-7, "angstroms": 1e-7, "å": 1e-7, "a": 1e-7,
 }  # fmt: skip
 _MM_TO_ANGSTROM = 1e7
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """Part of each frame that is one panel: `origin` and `size` of its pixels in the frame."""
-
-    origin: tuple[int, ...]
-    size: tuple[int, ...]
-
-    @property
-    def where(self) -> tuple[slice, ...]:
-        """The module's pixels in a frame."""
-        return tuple(slice(o, o + n) for o, n in zip(self.origin, self.size, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Experiment:
-    """What is the same for every frame: `modules` says which pixels each panel of the detector has."""
-
-    beam: Beam
-    detector: Detector
-    modules: tuple[Module, ...]
-    mask: NDArray[np.bool_] | None
 
 
 def read_experiment(
@@ -82,7 +58,7 @@ def read_experiment(
         ValueError: Something that is needed is missing, or cannot be.
         UnfinishedImageError: A file that is linked to is not there.
     """
-    if int(np.prod(shape, dtype=object)) > _LARGEST_IMAGE:
+    if int(np.prod(shape, dtype=object)) > LARGEST_IMAGE:
         raise ValueError(f"an image of {' x '.join(map(str, shape))} pixels is larger than any detector")
     reader = _Reader(tree, entry, shape)
     beam = Beam(reader.wavelength(), _BEAM_DIRECTION)
@@ -96,7 +72,7 @@ def read_experiment(
     else:
         detector, beam = reader.simple_detector(trusted, thickness, mu), Beam(beam.wavelength)
         pixels = (Module((0,) * len(shape), shape),)
-    return Experiment(beam, detector, pixels, reader.pixel_mask())
+    return Experiment.of(beam, detector, pixels, reader.pixel_mask())
 
 
 class _Reader:
@@ -130,17 +106,14 @@ class _Reader:
         raise ValueError("the file does not give the wavelength (beam/incident_wavelength)")
 
     def trusted(self, dtype: np.dtype[Any]) -> tuple[float, float]:
-        """From underload and saturation; the two highest values of unsigned counts mean `no count`."""
+        """From underload and saturation."""
         lowest = self._optional("underload_value")
         highest = self._optional(
             "saturation_value",
             "detectorSpecific/countrate_correction_count_cutoff",
             "detectorSpecific/saturation_value",
         )
-        if dtype.kind == "f":
-            return (-np.inf if lowest is None else lowest), (np.inf if highest is None else highest)
-        top = float(np.iinfo(dtype).max - (2 if dtype.kind == "u" else 0))
-        return (0.0 if lowest is None else lowest), (top if highest is None else min(highest, top))
+        return trusted_range(dtype, lowest, highest)
 
     def sensor(self, wavelength: float) -> tuple[float, float | None]:
         """Thickness in mm and linear attenuation coefficient in mm⁻¹."""
@@ -151,8 +124,8 @@ class _Reader:
         known = sensor_material(_text(material[()]))
         return _length(thickness, "m"), attenuation(known, wavelength) if known else None
 
-    def pixel_mask(self) -> NDArray[np.bool_] | None:
-        """True where a pixel may be used, in the shape of a frame."""
+    def pixel_mask(self) -> NDArray[Any] | None:
+        """What is wrong with each pixel, 0 for nothing, in the shape of a frame."""
         for path in ("pixel_mask", "detectorSpecific/pixel_mask"):
             dataset = self._tree.find(self._detector, path)
             if dataset is None:
@@ -165,7 +138,7 @@ class _Reader:
                     self._shape,
                 )
                 continue
-            return dataset[()].reshape(self._shape) == 0
+            return dataset[()].reshape(self._shape)
         return None
 
     def modules(self) -> list[tuple[h5py.Group, Module]]:
