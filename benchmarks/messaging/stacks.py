@@ -5,27 +5,41 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pika
 from settings import DRAMATIQ_PREFIX, NAMESPACE, PASSWORD, QUEUES, RESULTS, USERNAME
 
+from parvis.observe.hops import QUEUE as HOPS
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
 from parvis.transport.base import Message, Send
 from parvis.transport.stomp import StompTransport
 
 HERE = Path(__file__).parent
 _PATIENCE = 120.0
+_SILENCE = 0.5  # seconds without a message after which a queue is empty
+_LOOK_EVERY = 1.0  # seconds without a result after which we look whether the services still live
+
+
+class ServiceEnded(Exception):
+    """A service that is measured has ended by itself, and the rest of its messages will never come."""
 
 
 class Ends(Protocol):
-    """Puts messages into the first queue and takes the results; the same for all stacks of a broker."""
+    """Puts messages into the first queue and takes the results; the same for all stacks of a broker.
+
+    Attributes:
+        check: Raises `ServiceEnded` if a service has ended.
+    """
+
+    check: Callable[[], None]
 
     def feed(self, queue: str, bodies: Sequence[bytes]) -> None: ...
     def take(self, count: int) -> float: ...
@@ -65,24 +79,45 @@ class Stack:
         return dump_json(payload)
 
     @contextmanager
-    def running(self, port: str, size: int, queues: Sequence[str] = QUEUES) -> Iterator[list[int]]:
-        """The services, one a queue; gives the numbers of their processes."""
+    def running(self, port: str, size: int, queues: Sequence[str] = QUEUES) -> Iterator[Services]:
+        """The services, one a queue."""
         processes: list[subprocess.Popen[bytes]] = []
         environment = os.environ | _environment(port, size)
-        try:
-            for queue in queues:
-                words = [word.format(queue=f"{self.prefix}{queue}") for word in self.command]
-                processes.append(
-                    subprocess.Popen(
-                        [sys.executable, *words],
-                        cwd=HERE,
-                        env=environment,
-                        stderr=subprocess.DEVNULL,
+        with tempfile.TemporaryFile() as said:
+            try:
+                for queue in queues:
+                    words = [word.format(queue=f"{self.prefix}{queue}") for word in self.command]
+                    processes.append(
+                        subprocess.Popen([sys.executable, *words], cwd=HERE, env=environment, stderr=said)
                     )
+                yield Services(self, processes, said)
+            finally:
+                _end(processes)
+
+
+@dataclass(frozen=True)
+class Services:
+    """The services of a stack at work, and what they say on their standard error."""
+
+    stack: Stack
+    processes: Sequence[subprocess.Popen[bytes]]
+    said: IO[bytes]
+
+    @property
+    def pids(self) -> list[int]:
+        """Numbers of their processes."""
+        return [process.pid for process in self.processes]
+
+    def check(self) -> None:
+        """Raise ServiceEnded if one of them has ended."""
+        for number, process in enumerate(self.processes, 1):
+            if process.poll() is not None:
+                self.said.seek(0)
+                lines = self.said.read().decode(errors="replace").strip().splitlines() or ["nothing"]
+                raise ServiceEnded(
+                    f"service {number} of {self.stack.name} on {self.stack.broker} ended by itself with code "
+                    f"{process.returncode}, its last words: {lines[-1]}"
                 )
-            yield [process.pid for process in processes]
-        finally:
-            _end(processes)
 
 
 STACKS = (
@@ -151,6 +186,7 @@ class StompEnds:
     """The ends of a chain on ActiveMQ."""
 
     def __init__(self, port: str) -> None:
+        self.check: Callable[[], None] = lambda: None
         self._arrived: SimpleQueue[Message] = SimpleQueue()
         self._transport = StompTransport([("127.0.0.1", int(port))], USERNAME, PASSWORD, NAMESPACE)
         self._transport.connect()
@@ -163,27 +199,43 @@ class StompEnds:
 
     def take(self, count: int) -> float:
         """Take so many results, acknowledging what has come each time; return when the last came."""
-        done, arrived = 0, 0.0
+        done, arrived, deadline = 0, 0.0, time.monotonic() + _PATIENCE
         while done < count:
             try:
-                group = [self._arrived.get(timeout=_PATIENCE)]
+                group = self._group(_LOOK_EVERY, count - done)
             except Empty:
-                raise Empty(f"{done} of {count} results came") from None
-            while not self._arrived.empty() and len(group) < count - done:
-                group.append(self._arrived.get())
+                self.check()
+                if time.monotonic() > deadline:
+                    raise Empty(f"{done} of {count} results came") from None
+                continue
+            deadline = time.monotonic() + _PATIENCE
             arrived = time.perf_counter()
             self._transport.commit(group, [])
             done += len(group)
         return arrived
 
     def discard(self) -> None:
+        """Take away what is left, as of a service that ended: the next stack is not to find it."""
+        for queue in (*QUEUES, HOPS):
+            self._transport.subscribe(queue, self._arrived.put, prefetch=1000)
+        with suppress(Empty):
+            while True:
+                self._transport.commit(self._group(_SILENCE, 1000), [])
         self._transport.disconnect()
+
+    def _group(self, timeout: float, most: int) -> list[Message]:
+        """What has come, at least one."""
+        group = [self._arrived.get(timeout=timeout)]
+        while not self._arrived.empty() and len(group) < most:
+            group.append(self._arrived.get())
+        return group
 
 
 class PikaEnds:
     """The ends of a chain on RabbitMQ, on a plain connection."""
 
     def __init__(self, port: str) -> None:
+        self.check: Callable[[], None] = lambda: None
         credentials = pika.PlainCredentials(USERNAME, PASSWORD)
         where = pika.ConnectionParameters("127.0.0.1", int(port.removeprefix("amqp:")), "/", credentials)
         self._connection = pika.BlockingConnection(where)
@@ -215,13 +267,15 @@ class PikaEnds:
         """Take so many results; return when the last came."""
         done, deadline = 0, time.monotonic() + _PATIENCE
         for method, _, _ in self._channel.consume(
-            f"{self._prefix}{RESULTS}", auto_ack=True, inactivity_timeout=1
+            f"{self._prefix}{RESULTS}", auto_ack=True, inactivity_timeout=_LOOK_EVERY
         ):
             if method is not None:
-                done += 1
+                done, deadline = done + 1, time.monotonic() + _PATIENCE
                 if done == count:
                     break
-            elif time.monotonic() > deadline:
+                continue
+            self.check()
+            if time.monotonic() > deadline:
                 raise Empty(f"{done} of {count} results came")
         return time.perf_counter()
 
