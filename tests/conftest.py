@@ -17,6 +17,7 @@ from real.rabbitmq.fixture import rabbitmq, vhost
 from reporting import pytest_runtest_makereport, pytest_terminal_summary
 from running import connected
 from scheduling import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from simplon_peer import simplon
 
 __all__ = [
     "activemq",
@@ -28,6 +29,7 @@ __all__ = [
     "pytest_terminal_summary",
     "pytest_xdist_make_scheduler",
     "rabbitmq",
+    "simplon",
     "vhost",
 ]
 

@@ -15,8 +15,16 @@ from real.activemq import jolokia
 from real.activemq import server as activemq
 from real.packages import Unavailable
 from real.rabbitmq import server as rabbitmq
+from simplon import environments as simulators
 
-_INSTALL = (activemq.install, jolokia.install, mariadb.install, rabbitmq.install, stepped_clock.install)
+_INSTALL = (
+    activemq.install,
+    jolokia.install,
+    mariadb.install,
+    rabbitmq.install,
+    simulators.install,
+    stepped_clock.install,
+)
 _COMPILE = """
 from parvis_services.xray.kernels import warm_up
 for counts in ("int32", "uint16", "uint32"):
