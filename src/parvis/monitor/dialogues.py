@@ -184,6 +184,9 @@ def details(card: Card, lines: Sequence[LoggedLine], scene: Scene, *, is_gone: b
     _fact(text, "memory", (f"{card.memory:.1f} MB" if card.memory is not None else "", PLAIN))
     _fact(text, "flow", *flow_parts([card]))
     _fact(text, "recipe", (card.recipe, NOTE))
+    _fact(text, "doing", (card.doing, PLAIN))
+    figures = [f"{name.replace('_', ' ')} {value:,.6g}" for name, value in card.figures.items()]
+    _fact(text, "figures", (", ".join(figures), PLAIN))
     _messages(text, card)
     if lines:
         text.append("\nIts log\n", STRONG)

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 from parvis.observe.harmless import figure, figures, harmless
 from parvis.observe.recent_messages import RECENT, RECIPE, Doings
 from parvis.recipe.envelope import MalformedMessage, parse_json
+from parvis.service.figures import DOING, FIGURES
 from parvis.service.status import TEXTS, Status
 from parvis.transport.base import Message
 
@@ -52,6 +53,8 @@ class Card:
         node: The node of a Kubernetes cluster that it runs on, or nothing.
         recipe: ID of the recipe whose message it has in hand, or nothing.
         doings: What it did.
+        doing: What the service says it is doing, where it is more than handling messages.
+        figures: How the service says it gets on.
     """
 
     host: str
@@ -70,6 +73,8 @@ class Card:
     node: str = ""
     recipe: str = ""
     doings: Doings = field(default_factory=Doings)
+    doing: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def place(self) -> str:
@@ -90,7 +95,8 @@ class Card:
             "errors": dict(self.doings.errors),
             "last": [asdict(one) for one in self.doings.last],
         }
-        return {**values, "flow": dict(self.flow), "doings": doings, "age": round(self.age(), 1)}
+        maps = {"flow": dict(self.flow), "figures": dict(self.figures)}
+        return {**values, **maps, "doings": doings, "age": round(self.age(), 1)}
 
 
 def short_host(host: str) -> str:
@@ -184,6 +190,8 @@ def read_card(body: bytes, now: float) -> Card | None:
         node=harmless(told.get("container_node")),
         recipe=harmless(told.get(RECIPE), 40),
         doings=Doings.read(told.get(RECENT)),
+        doing=harmless(told.get(DOING), 40),
+        figures=figures(told.get(FIGURES)),
     )
 
 

@@ -281,6 +281,21 @@ class _Now:
             for what, value in service.ledger.summary().items() if service.ledger else ():
                 flow.add_metric((service.name, what), value)
         yield flow
+        yield from self._own_figures()
+
+    def _own_figures(self) -> Iterator[Metric]:
+        """What the services say of themselves."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        families: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+        for service in self._services:
+            for figure in service.figures():
+                kind = CounterMetricFamily if figure.is_counter else GaugeMetricFamily
+                family = families.setdefault(
+                    figure.name, kind(f"parvis_{figure.name}", figure.about, labels=("service",))
+                )
+                family.add_metric((service.name,), figure.value)
+        yield from families.values()
 
     def describe(self) -> Iterable[Metric]:
         return ()

@@ -19,6 +19,7 @@ from parvis.service.identity import anonymous
 from parvis.transport.base import Send
 
 if TYPE_CHECKING:
+    from parvis.service.figures import Figure
     from parvis.service.flow_ledger import Ledger
 
 #: Header of a checkpoint that is a reminder.
@@ -274,6 +275,9 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
         remember: Seconds for which it is remembered that a message is done, so that a second delivery of it
             is only acknowledged; 0 for not at all. Known to one process, or to all on a machine if the
             configuration has a `parvis.state_directory`.
+        isolates: Whether a message of which a process may have died is handled in a process of its own, by a
+            second instance of the service. Not for a service of which there can be only one, as it holds the
+            end of a stream.
         time_limit: Seconds that handling a message, or a batch, may take, if its node does not say `timeout`;
             None for no limit. What takes longer is interrupted and counts as failed.
         isolated_memory: Megabytes that a process may have in which a message is handled that may have killed
@@ -298,6 +302,7 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
     exclusive: ClassVar[bool] = False
     commit_each: ClassVar[bool] = False
     remember: ClassVar[float] = 0
+    isolates: ClassVar[bool] = True
     time_limit: ClassVar[float | None] = None
     isolated_memory: ClassVar[int | None] = None
     max_attempts: ClassVar[int] = 4
@@ -314,6 +319,14 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
 
     def stop(self) -> None:
         """Close what `start` opened; called once after the last message."""
+
+    def doing(self) -> str:
+        """What it is doing, in a word for the status card, where the host cannot know. Any thread may ask."""
+        return ""
+
+    def figures(self) -> Sequence[Figure]:
+        """How it gets on, in numbers for the status card and for Prometheus. Any thread may ask."""
+        return ()
 
     @abstractmethod
     def process(self, payload: PayloadT, step: Step[ParametersT]) -> None:

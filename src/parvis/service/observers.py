@@ -14,6 +14,7 @@ from parvis.observe.log_broadcast import LogBroadcast, broadcast_level
 from parvis.observe.recent import Recent
 from parvis.observe.tracing_settings import tracing_settings
 from parvis.service.base import AnyService
+from parvis.service.figures import OwnFigures
 from parvis.service.flow import FlowControl
 from parvis.service.flow_limits import Limits
 from parvis.service.observer import Handled, Observer, Pulse
@@ -29,7 +30,7 @@ def default_observers(config: Config) -> list[Observer]:
     Raises:
         ConfigError: One cannot be had as it is configured.
     """
-    observers: list[Observer] = [FlowControl(Limits.of(config.storage)), Recent()]
+    observers: list[Observer] = [FlowControl(Limits.of(config.storage)), Recent(), OwnFigures()]
     if (level := broadcast_level(config)) is not None:
         observers.append(LogBroadcast(level))
     if config.metrics_port is not None:

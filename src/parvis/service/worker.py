@@ -127,7 +127,9 @@ class Worker:
         return True
 
     def _is_suspect(self, message: Message) -> bool:
-        """Whether a process may have died of this message."""
+        """Whether a process may have died of this message, and another one is to be risked first."""
+        if not self.service.isolates:
+            return False
         if message.redelivered and message.message_id not in self._survived:
             return True
         return CRASHES in message.headers and count(message, CRASHES) > 0
