@@ -35,8 +35,8 @@ def dump_header(start: SeriesStart, dcid: int, layout: Layout = "standard") -> b
     Args:
         start: What the detector said at the start of the series.
         dcid: ID of the data collection.
-        layout: `standard`: JSON that says all of it. `prototype`: the detector's configuration as SIMPLON names
-            it, which is what the prototype's tools read.
+        layout: `standard`: JSON that says all of it. `prototype`: the detector's configuration as SIMPLON
+            names it, which is what the prototype's tools read.
     """
     import orjson
 

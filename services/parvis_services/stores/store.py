@@ -52,9 +52,10 @@ class ObjectInfo:
     Attributes:
         key: Its key.
         size: Bytes.
-        etag: What the store calls this content; for one written in a piece the MD5 sum in hexadecimal digits.
+        etag: What the store calls this content: another content has another one.
         modified: When it was stored, seconds since 1970.
-        metadata: What was stored with it, names in small letters; empty in a listing.
+        metadata: What was stored with it, names in small letters, and the `sha256` of the content in
+            hexadecimal digits, which the store adds; empty in a listing.
     """
 
     key: str
@@ -74,7 +75,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How much is stored, in bytes and objects; `capacity` is the room there is in all, if the store says so."""
+    """How much is stored, in bytes and objects; `capacity`: the room there is in all, if the store says so."""
 
     used: int
     objects: int
@@ -84,8 +85,8 @@ class Usage:
 class ImageStore(ABC):
     """Objects by bucket and key. Methods may be called from any thread.
 
-    Every method raises `AccessDenied` if the credentials do not allow what is asked, and `StoreUnavailable` if
-    the store does not answer in time.
+    Every method raises `AccessDenied` if the credentials do not allow what is asked, `StoreUnavailable` if the
+    store does not answer in time, and `BadUrl` for what cannot be a bucket or a key.
 
     Attributes:
         profile: Name of the store in the configuration.
@@ -108,7 +109,7 @@ class ImageStore(ABC):
         *,
         replace: bool = False,
     ) -> ObjectInfo:
-        """Store an object; when this returns it is there, whole, and its checksum has been confirmed.
+        """Store an object; when this returns it is there, whole, and the store has checked its SHA-256.
 
         Args:
             bucket, key: Where.
@@ -117,21 +118,23 @@ class ImageStore(ABC):
             replace: Whether to overwrite what is there.
 
         Raises:
-            ObjectExists: There is one, and `replace` was not asked for. The check and the writing are one step.
+            ObjectExists: There is one, and `replace` was not asked for. Check and writing are one step.
             NoSuchObject: There is no such bucket.
             StoreFull: There is no room.
         """
 
     @abstractmethod
     def get(self, bucket: str, key: str) -> StoredObject:
-        """Fetch an object, and check it. Raises NoSuchObject, DamagedObject."""
+        """Fetch an object, and check its SHA-256. Raises NoSuchObject, DamagedObject."""
 
     @abstractmethod
     def get_range(self, bucket: str, key: str, start: int, length: int) -> bytes:
         """Fetch `length` bytes from `start` on, fewer if it ends before. Raises NoSuchObject."""
 
     @abstractmethod
-    def list_after(self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000) -> list[ObjectInfo]:
+    def list_after(
+        self, bucket: str, prefix: str = "", after: str = "", limit: int = 1000
+    ) -> list[ObjectInfo]:
         """List objects in the order of their keys, at most 1000.
 
         Args:
@@ -156,7 +159,7 @@ class ImageStore(ABC):
 
     @abstractmethod
     def delete(self, bucket: str, keys: list[str]) -> None:
-        """Delete objects; those that are not there are none the less gone. Raises NoSuchObject for a bucket."""
+        """Delete objects, and do not mind if they are not there. Raises NoSuchObject if the bucket is not."""
 
     @abstractmethod
     def expire(self, bucket: str, days: int, prefix: str = "") -> None:
@@ -189,5 +192,6 @@ class ImageStore(ABC):
     def usage(self, bucket: str, prefix: str = "") -> Usage:
         """How much is stored there; may take a while where many objects are."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of connections."""

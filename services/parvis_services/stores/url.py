@@ -1,7 +1,7 @@
 """Addresses of objects: `s3://PROFILE/BUCKET/KEY`, `dir://PROFILE/BUCKET/KEY`.
 
-A profile is a name under `parvis.stores` of the site's configuration. Only there it says where the store is and
-who may use it: an address holds no secret, and can be put into messages and logs.
+A profile is a name under `parvis.stores` of the site's configuration. Only there it says where the store is
+and who may use it: an address holds no secret, and can be put into messages and logs.
 """
 
 from __future__ import annotations
@@ -91,8 +91,16 @@ def check_bucket(name: str) -> str:
 
 def check_key(key: str) -> str:
     """Return `key` if it can be the key of an object. Raises BadUrl if not."""
-    if len(key) > _LONGEST_KEY or not _KEY.fullmatch(key) or any(set(part) <= {"."} for part in key.split("/")):
+    fits = len(key) <= _LONGEST_KEY and _KEY.fullmatch(key)
+    if not fits or any(set(part) <= {"."} for part in key.split("/")):
         raise BadUrl(
             f"{key[:80]!r} cannot be the key of an object: letters, digits and '_.=+-' between single slashes"
         )
     return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return `prefix` if keys can begin with it. Raises BadUrl if not."""
+    if prefix:
+        check_key(prefix.removesuffix("/"))
+    return prefix
