@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 Encoding = Literal["bslz4", "hdf5-lz4", "lz4", "none"]
 """How the counts of a frame are packed.
 
-`bslz4`: bitshuffle and LZ4 as HDF5's filter 32008 stores them, behind 12 bytes (size, block size, big-endian).
+`bslz4`: bitshuffle and LZ4 as HDF5's filter 32008 stores them, behind 12 bytes (size, block size).
 `hdf5-lz4`: LZ4 as HDF5's filter 32004 stores it, behind 12 bytes likewise. `lz4`: one bare LZ4 block.
 `none`: little-endian counts as they are.
 """
+
+
+HeaderDetail = Literal["all", "basic", "none"]
+"""How much the start of a series tells: `all`, `basic` (without the arrays by pixel), or `none`."""
+
+Bytes = bytes | memoryview
 
 
 class MalformedStream(ValueError):
