@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator, PositiveInt
+
+
+def _ordered(span: tuple[int, int]) -> tuple[int, int]:
+    if span[1] < span[0]:
+        raise ValueError("the last number of a range must not be smaller than the first")
+    return span
+
+
+Range = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ordered)]
+"""Numbers of images from the first to the last, both included; they count from 1."""
 
 
 class NumberRanges:

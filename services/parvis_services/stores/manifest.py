@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
+from parvis_services.number_ranges import Range
 from parvis_services.stores.layout import Layout
 
 Ended = Literal["end message", "time-out", "next series", "stopped"]
-
-
-def _ordered(span: tuple[int, int]) -> tuple[int, int]:
-    if span[0] > span[1]:
-        raise ValueError("the first number of a range must not be the higher one")
-    return span
-
-
-Range = Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_ordered)]
-"""Numbers of images from the first to the last, both included; they count from 1."""
 
 
 class BadManifest(ValueError):

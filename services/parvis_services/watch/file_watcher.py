@@ -14,9 +14,8 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from parvis.recipe.template import is_open
 from parvis.service.base import Reject, Service, Step
 from parvis.service.contract import Model, Outputs
-from parvis_services.messages import ImageSeen
+from parvis_services.number_ranges import NumberRanges, Range
 from parvis_services.paths import PathNotAllowed, PathRule
-from parvis_services.watch.selection import how_many, outputs_for
 from parvis_services.watch.sources import (
     Hdf5Images,
     ListedFiles,
@@ -25,14 +24,20 @@ from parvis_services.watch.sources import (
     check_pattern,
     check_range,
 )
+from parvis_services.watch.watching import (
+    FAN_OUTS,
+    PatientParameters,
+    WatchTimes,
+    end_watch,
+    tell,
+    watch_outputs,
+)
 from parvis_services.xray.errors import ImageError, MissingImageError, UnfinishedImageError
 
 _SLOW_STAT = 5.0
-_LEAST_WAIT = 1.0
-_HELD_WAIT = 0.5  # short beside the seconds of work that may wait in a queue
 
 
-class WatchParameters(Model):
+class WatchParameters(PatientParameters):
     """What to watch. Of `pattern`, `list` and `hdf5` the first that is given counts.
 
     Attributes:
@@ -41,11 +46,6 @@ class WatchParameters(Model):
         pattern_end: Last number.
         files: Paths, given as `list`; a single null stands for nothing to wait for.
         hdf5: Path of an HDF5 master file, whose images are watched.
-        burst_limit: How many images are looked at in one go.
-        burst_wait: Seconds between two looks; by default none while images keep coming.
-        timeout: Seconds without a new image after which the watch ends.
-        timeout_first: The same for the first image, by default `timeout`.
-        log_timeout_as_info: Whether a time-out is a matter of course.
         expected_per_image_delay: Seconds that an image should take; noted in the log beside the real delay.
     """
 
@@ -54,11 +54,6 @@ class WatchParameters(Model):
     pattern_end: int | None = Field(default=None, alias="pattern-end", examples=[0])
     files: list[str | None] | None = Field(default=None, alias="list")
     hdf5: str | None = None
-    burst_limit: int = Field(default=100, alias="burst-limit", ge=1)
-    burst_wait: float | None = Field(default=None, alias="burst-wait", ge=0)
-    timeout: float = Field(default=3600, gt=0)
-    timeout_first: float | None = Field(default=None, alias="timeout-first", gt=0)
-    log_timeout_as_info: bool = Field(default=False, alias="log-timeout-as-info")
     expected_per_image_delay: float | None = Field(default=None, alias="expected-per-image-delay")
 
     @field_validator("pattern")
@@ -88,7 +83,7 @@ class WatchParameters(Model):
         return self
 
 
-class WatchStatus(Model):
+class WatchStatus(WatchTimes):
     """How far a watch has come.
 
     Attributes:
@@ -99,8 +94,6 @@ class WatchStatus(Model):
 
     seen_files: int | None = Field(default=None, alias="seen-files", ge=0)
     seen_images: int | None = Field(default=None, alias="seen-images", ge=0)
-    start_time: float = Field(alias="start-time")
-    last_seen: float | None = Field(default=None, alias="last-seen")
 
     @property
     def seen(self) -> int:
@@ -108,9 +101,16 @@ class WatchStatus(Model):
 
 
 class WatchPayload(Model):
-    """What starts a watch, or its own checkpoint."""
+    """What starts a watch, or its own checkpoint.
+
+    Attributes:
+        status: How far the watch has come.
+        told: Images that the recipe was told of in another way, as ranges of their numbers, from 1: they are
+            passed over.
+    """
 
     status: WatchStatus | None = Field(default=None, alias="filewatcher-status")
+    told: list[Range] = Field(default_factory=list[Range])
 
 
 class WatchCount(Model):
@@ -128,28 +128,28 @@ class WatchEnd(WatchCount):
     success: bool
 
 
-class WatchTimeout(Model):
-    """The image that did not come in time."""
-
-    file: str
-    success: bool
-
-
 @dataclass
 class _Watch:
-    """One look at what is watched; `is_held` if the next image is there and nobody can be told of it yet."""
+    """One look at what is watched.
+
+    Attributes:
+        source: What is watched.
+        start_time, last_seen: As `WatchStatus` has them.
+        seen: How many images were found, those included that are passed over.
+        told: Those that are passed over.
+        found: How many this look has found.
+        is_held: The next image is there, and nobody can be told of it yet.
+        stat_seconds: How long each question for a file took.
+    """
 
     source: Source
     start_time: float
     last_seen: float | None
-    seen_before: int
     seen: int
+    told: NumberRanges
+    found: int = 0
     is_held: bool = False
     stat_seconds: list[float] = field(default_factory=list[float])
-
-    @property
-    def found(self) -> int:
-        return self.seen - self.seen_before
 
     @property
     def is_complete(self) -> bool:
@@ -165,7 +165,8 @@ class _Watch:
             "start-time": self.start_time,
             "last-seen": self.last_seen,
         }
-        return {"filewatcher-status": status}
+        checkpoint: dict[str, Any] = {"filewatcher-status": status}
+        return checkpoint | {"told": self.told.ranges()} if self.told else checkpoint
 
 
 class FileWatcher(Service[WatchPayload, WatchParameters]):
@@ -179,19 +180,8 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
     queue: ClassVar[str] = "filewatcher"
     Payload: ClassVar[type[BaseModel]] = WatchPayload
     Parameters: ClassVar[type[BaseModel]] = WatchParameters
-    outputs: ClassVar[Outputs] = {
-        "first": ImageSeen,
-        "every": ImageSeen,
-        "last": ImageSeen,
-        "#": ImageSeen,
-        "every-#": ImageSeen,
-        "select-#": ImageSeen,
-        "any": WatchCount,
-        "finally": WatchEnd,
-        "timeout": WatchTimeout,
-        "error": None,
-    }
-    fan_outs: ClassVar[tuple[str, ...]] = ("every", "every-#", "select-#")
+    outputs: ClassVar[Outputs] = {**watch_outputs(WatchCount, WatchEnd), "error": None}
+    fan_outs: ClassVar[tuple[str, ...]] = FAN_OUTS
     prefetch: ClassVar[int] = 1
 
     def process(self, payload: WatchPayload, step: Step[WatchParameters]) -> None:
@@ -207,7 +197,7 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
             elif isinstance(source, ListedFiles) and not all(source.files):
                 self._give_up_on_list(source, step)
             else:
-                watch = self._look(source, payload.status, parameters, step)
+                watch = self._look(source, payload, parameters, step)
                 watch.stat_seconds = stat_seconds
                 self._conclude(watch, parameters, step)
 
@@ -254,33 +244,32 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
     def _look(
         self,
         source: Source,
-        status: WatchStatus | None,
+        payload: WatchPayload,
         parameters: WatchParameters,
         step: Step[WatchParameters],
     ) -> _Watch:
         """Look for the next images and tell of those that are there."""
-        seen = min(status.seen, source.total) if status else 0
+        status = payload.status
         watch = _Watch(
             source,
             start_time=status.start_time if status else time.time(),
             last_seen=status.last_seen if status else None,
-            seen_before=seen,
-            seen=seen,
+            seen=min(status.seen, source.total) if status else 0,
+            told=NumberRanges(payload.told),
         )
         outputs = step.connected_outputs()
         while watch.seen < source.total and watch.found < parameters.burst_limit:
             number = watch.seen + 1
-            if not self._is_there(source, number):
-                break
-            watch.last_seen = time.time()
-            wanted = outputs_for(number, source.total, outputs)
-            watch.is_held = any(step.room(output, how_many(source.total, output)) < 1 for output in wanted)
-            if watch.is_held:
-                break
+            if number not in watch.told:
+                if not self._is_there(source, number):
+                    break
+                watch.last_seen = time.time()
+                image = source.place(number) | {"file-seen-at": watch.last_seen}
+                watch.is_held = not tell(step, outputs, number, source.total, image)
+                if watch.is_held:
+                    break
+                watch.found += 1
             watch.seen = number
-            image = source.place(number) | {"file-seen-at": watch.last_seen}
-            for output in wanted:
-                step.send(output, image)
         return watch
 
     def _is_there(self, source: Source, number: int) -> bool:
@@ -293,47 +282,40 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
         """End the watch if it is over, else come back."""
         self._log_look(watch, parameters)
         if watch.is_complete:
-            step.send("any", watch.count())
-            step.send("finally", watch.count() | {"success": True})
+            end_watch(step, watch.count(), {"success": True}, seen_any=True)
             return
-        limit = parameters.timeout if watch.seen else parameters.timeout_first or parameters.timeout
+        limit = parameters.limit(seen_any=watch.seen > 0)
         since = watch.start_time if watch.last_seen is None else watch.last_seen
         if not watch.found and time.time() - since > limit:
             self._time_out(watch, limit, parameters, step)
             return
-        least = _HELD_WAIT if watch.is_held else 0 if watch.found else _LEAST_WAIT
-        step.checkpoint(watch.status(), delay=max(parameters.burst_wait or 0, least))
+        step.checkpoint(watch.status(), delay=parameters.wait(watch.found, is_held=watch.is_held))
 
     def _time_out(
         self, watch: _Watch, limit: float, parameters: WatchParameters, step: Step[WatchParameters]
     ) -> None:
         place = watch.source.place(watch.seen + 1)
-        log = self.log.info if parameters.log_timeout_as_info else self.log.warning
-        log(
-            "%s did not come within %g s; %d of %d seen", place["file"], limit, watch.seen, watch.source.total
-        )
+        text = "%s did not come within %g s; %d of %d seen"
+        self.log.log(parameters.timeout_level(), text, place["file"], limit, watch.seen, watch.source.total)
         step.send("timeout", place | {"success": False})
-        if watch.seen:
-            step.send("any", watch.count())
-        step.send("finally", watch.count() | {"success": False})
+        end_watch(step, watch.count(), {"success": False}, seen_any=watch.seen > 0)
 
     def _wait_for_master(self, payload: WatchPayload, step: Step[WatchParameters]) -> None:
         """The HDF5 master cannot be read yet: come back, or end the watch after too long."""
         parameters = step.parameters
         status = payload.status or WatchStatus.model_validate({"start-time": time.time()})
-        limit = parameters.timeout_first or parameters.timeout
+        limit = parameters.limit(seen_any=False)
         since = status.last_seen or status.start_time
         if time.time() - since <= limit:
-            wait = max(parameters.burst_wait or 0, _LEAST_WAIT)
             again = {
                 "seen-images": status.seen,
                 "start-time": status.start_time,
                 "last-seen": status.last_seen,
             }
-            step.checkpoint({"filewatcher-status": again}, delay=wait)
+            told = {"told": payload.told} if payload.told else {}
+            step.checkpoint({"filewatcher-status": again, **told}, delay=parameters.wait(0))
             return
-        log = self.log.info if parameters.log_timeout_as_info else self.log.warning
-        log("%s could not be read within %g s", parameters.hdf5, limit)
+        self.log.log(parameters.timeout_level(), "%s could not be read within %g s", parameters.hdf5, limit)
         step.send("timeout", {"hdf5": parameters.hdf5, "file": parameters.hdf5, "success": False})
         step.send("finally", {"images-expected": None, "images-seen": status.seen, "success": False})
 
@@ -343,8 +325,7 @@ class FileWatcher(Service[WatchPayload, WatchParameters]):
         self.log.error("entry %d of the list of files is empty", empty)
         count = {"files-expected": source.total, "files-seen": 0}
         step.send("error", {"reason": f"entry {empty} of the list of files is empty"})
-        step.send("any", count)
-        step.send("finally", count | {"success": False})
+        end_watch(step, count, {"success": False}, seen_any=True)
 
     def _log_look(self, watch: _Watch, parameters: WatchParameters) -> None:
         details: dict[str, Any] = {}
