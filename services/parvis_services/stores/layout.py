@@ -1,8 +1,9 @@
 """Where the objects of a series of images are: their keys, made and taken apart again.
 
 `standard`: `PREFIX/DCID/SERIES/` and then `header`, `mask`, `000001`..., `manifest`, `pins/TOKEN`, in a
-bucket that holds many series. `prototype`: a bucket a data collection, named after the DCID, with the same
-names at its top: what the first object store tools for Zocalo wrote and read.
+bucket that holds many series; what has the same number as one before it, as a detector that is switched on
+counts from 1 again, gets `SERIES-2`. `prototype`: a bucket a data collection, named after the DCID, with the
+same names at its top: what the first object store tools for Zocalo wrote and read.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ Layout = Literal["standard", "prototype"]
 LAST_NUMBER: Final = 999_999
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)  # of a data collection
-_SERIES: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_REPEAT: Final = r"(?:-([2-9]|[1-9][0-9]{1,5}))?"
+_SERIES: Final = re.compile(r"(0|[1-9][0-9]{0,18})" + _REPEAT, re.ASCII)
+_BUCKET: Final = re.compile(r"([1-9][0-9]{0,18})" + _REPEAT, re.ASCII)  # in the prototype's layout
 _FRAME: Final = re.compile(r"[0-9]{6}", re.ASCII)
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_.=+\-]{1,200}", re.ASCII)
 _SINGLE: Final = frozenset({"header", "mask", "manifest"})
@@ -32,14 +35,16 @@ class SeriesPlace:
 
     Attributes:
         layout: How keys are made.
-        bucket: Name of the bucket. In the prototype's layout it is the DCID, whatever is given.
+        bucket: Name of the bucket. In the prototype's layout it is the DCID, whatever is given, and where
+            there are several series of it, `DCID-2`.
         prefix: What keys begin with, without a slash at its ends; may be empty. The prototype has none.
         dcid: ID of the data collection.
         series: Number of the series, as the detector counts. The prototype has one a bucket, and calls it 0.
+        repeat: Which of several with the same number, from 1.
 
     Raises:
         BadUrl: Bucket or prefix cannot be such.
-        ValueError: DCID or series is negative, or the DCID 0.
+        ValueError: DCID or series is negative, or the DCID or `repeat` 0.
     """
 
     layout: Layout
@@ -47,12 +52,14 @@ class SeriesPlace:
     prefix: str
     dcid: int
     series: int
+    repeat: int = 1
 
     def __post_init__(self) -> None:
-        if self.dcid < 1 or self.series < 0:
+        if self.dcid < 1 or self.series < 0 or self.repeat < 1:
             raise ValueError(f"there is no series {self.series} of a data collection {self.dcid}")
         if self.layout == "prototype":
-            for name, value in (("bucket", str(self.dcid)), ("prefix", ""), ("series", 0)):
+            bucket = f"{self.dcid}{self._again}"
+            for name, value in (("bucket", bucket), ("prefix", ""), ("series", 0)):
                 object.__setattr__(self, name, value)
         check_bucket(self.bucket)
         if self.prefix:
@@ -66,11 +73,12 @@ class SeriesPlace:
             BadUrl: It is in no series.
         """
         parts = _without_last(url.key)
-        if not parts and _NUMBER.fullmatch(url.bucket):
-            return cls("prototype", url.bucket, "", int(url.bucket), 0)
-        if len(parts) >= 2 and _NUMBER.fullmatch(parts[-2]) and _SERIES.fullmatch(parts[-1]):
+        if not parts and (match := _BUCKET.fullmatch(url.bucket)):
+            return cls("prototype", url.bucket, "", int(match[1]), 0, int(match[2] or 1))
+        if len(parts) >= 2 and _NUMBER.fullmatch(parts[-2]) and (match := _SERIES.fullmatch(parts[-1])):
             prefix = "/".join(parts[:-2])
-            return cls("standard", url.bucket, prefix, int(parts[-2]), int(parts[-1]))
+            series, repeat = int(match[1]), int(match[2] or 1)
+            return cls("standard", url.bucket, prefix, int(parts[-2]), series, repeat)
         raise BadUrl(
             f"{url} is in no series: the key must be PREFIX/DCID/SERIES/NAME, with NAME six digits, header, "
             "mask or manifest; or NAME alone, in a bucket named after the DCID"
@@ -84,7 +92,11 @@ class SeriesPlace:
         """
         if self.layout == "prototype":
             return ""
-        return f"{self.prefix}/{self.dcid}/{self.series}/".lstrip("/")
+        return f"{self.prefix}/{self.dcid}/{self.series}{self._again}/".lstrip("/")
+
+    @property
+    def _again(self) -> str:
+        return f"-{self.repeat}" if self.repeat > 1 else ""
 
     @property
     def header(self) -> str:
@@ -130,6 +142,11 @@ class SeriesPlace:
         if not _TOKEN.fullmatch(token):
             raise BadUrl(f"{token[:80]!r} cannot name a pin: letters, digits and '_.=+-', at most 200")
         return check_key(f"{self.pins_prefix}{token}")
+
+
+def is_prototype_bucket(name: str) -> bool:
+    """Whether a bucket may hold a series in the prototype's layout."""
+    return _BUCKET.fullmatch(name) is not None
 
 
 def _without_last(key: str) -> list[str]:
