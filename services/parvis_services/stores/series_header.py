@@ -67,7 +67,7 @@ def load_header(data: bytes) -> Header:
 
     from parvis_services.stream.simplon import header_of
 
-    content = _mapping(data)
+    content = read_mapping(data)
     if content.get("format") != FORMAT:
         header = header_of(content)
     elif content.get("version") != VERSION:
@@ -135,7 +135,12 @@ def _adapter() -> TypeAdapter[Header]:
     return TypeAdapter(Header)
 
 
-def _mapping(data: bytes) -> dict[str, Any]:
+def read_mapping(data: bytes) -> dict[str, Any]:
+    """Read a mapping that is written as JSON, or as Python writes it: file writers keep SIMPLON's in both.
+
+    Raises:
+        BadHeader: It is none.
+    """
     import orjson
 
     if len(data) > _LARGEST:
