@@ -31,12 +31,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from parvis_services.nxmx_files import Series
 from parvis_services.simulate.cbf import write_cbf
 from parvis_services.simulate.collect import GridScan
 from parvis_services.simulate.detectors import detector
 from parvis_services.simulate.frames import FrameSource
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import Series, frames_to_nexus
+from parvis_services.simulate.nexus import frames_to_nexus
 from parvis_services.xray import oracle, tiers
 from parvis_services.xray.analysis import analyse, find_spots
 from parvis_services.xray.grid import Grid

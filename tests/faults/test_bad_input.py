@@ -197,9 +197,10 @@ def broken_series(scan: Scan) -> Path:
     import h5py
     import numpy as np
 
+    from parvis_services.nxmx_files import Series
     from parvis_services.simulate.detectors import detector
     from parvis_services.simulate.header import Header
-    from parvis_services.simulate.nexus import Series, frames_to_nexus
+    from parvis_services.simulate.nexus import frames_to_nexus
 
     model = detector("eiger-500k")
     header = Header(

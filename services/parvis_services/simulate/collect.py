@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from parvis_services.nxmx_files import Series
 from parvis_services.simulate.cbf import write_cbf
 from parvis_services.simulate.crystal import Sample, random_sample
 from parvis_services.simulate.detectors import Detector, detector
 from parvis_services.simulate.frames import FrameSource, Physics
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import NexusWriter, Series, pixel_mask
+from parvis_services.simulate.nexus import NexusWriter, pixel_mask
 from parvis_services.simulate.placing import Slowly, place
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ import hdf5plugin  # noqa: F401  # pyright: ignore[reportUnusedImport] - its fil
 import numpy as np
 import pytest
 
+from parvis_services.nxmx_files import Series
 from parvis_services.simulate.header import Header
 from parvis_services.simulate.nexus import (
     DEAD_PIXEL,
     INVALID,
     NO_PIXEL,
     NexusWriter,
-    Series,
     frames_to_nexus,
     pixel_mask,
 )

@@ -14,8 +14,9 @@ import pytest
 from made_nxmx import describe
 from parvis.config import Config
 from parvis.service.testing import Run, run
+from parvis_services.nxmx_files import Series
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import NexusWriter, Series, pixel_mask
+from parvis_services.simulate.nexus import NexusWriter, pixel_mask
 from parvis_services.watch.file_watcher import FileWatcher
 
 SHAPE = (24, 32)

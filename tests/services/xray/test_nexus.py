@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from made_nxmx import SHAPE, counts, dataset, describe, write_images
+from parvis_services.nxmx_files import Series
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import Series, frames_to_nexus
+from parvis_services.simulate.nexus import frames_to_nexus
 from parvis_services.xray.errors import (
     BrokenImageError,
     FrameRangeError,

@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import NexusWriter, Series
+from parvis_services.nxmx_files import Series
+from parvis_services.simulate.nexus import NexusWriter
 
 header = Header("EIGER2", 1.0, 0.2, (20, 10), (75e-6, 75e-6), 450e-6, 100000)
 series = Series(Path(sys.argv[1]), "x", 5, (24, 40), 3)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from made_nxmx import SHAPE, axis, counts, dataset, group, write_images
+from parvis_services.nxmx_files import Series
 from parvis_services.simulate.cbf import write_cbf
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import Series, frames_to_nexus
+from parvis_services.simulate.nexus import frames_to_nexus
 from parvis_services.xray.errors import BrokenImageError, UnfinishedImageError
 from parvis_services.xray.images import Image, open_image
 from parvis_services.xray.resolution import d_star_squared
