@@ -41,7 +41,7 @@ class ExpiryRule(BaseModel):
 
     Attributes:
         store: Name of the store in the configuration.
-        bucket: Which bucket; none for the prototype's layout, where each bucket whose name is a number counts.
+        bucket: Which bucket; none for the prototype's layout: all buckets whose names are numbers.
         layout: How keys are made.
         prefix: Only series whose keys begin with it, up to a slash. Of rules that fit, the longest counts.
         classes: Hours for each class of experiment, from the last image on; `default` for all others.
@@ -201,9 +201,9 @@ def sweep(
             swept.pinned.append(series)
             swept.used += series.size
         else:
-            swept.deleted.append(series)
             if not dry_run:
                 _remove(store, series.place, stopped)
+            swept.deleted.append(series)
     swept.room = _room(store, rule)
     return swept
 
