@@ -107,7 +107,7 @@ def _read(
         raise BrokenImageError(path, f"frame {frame} is of another size than the others")
     out = buffers.array(known.shape, known.dtype)
     try:
-        if tiers.can_decode_bitshuffle() and _plain_bitshuffle(dataset):
+        if tiers.decodes_bitshuffle_quickly() and _plain_bitshuffle(dataset):
             return _decode_chunk(dataset, index, out)
         dataset.read_direct(out, np.s_[index] if dataset.ndim > 2 else None)
     except (OSError, RuntimeError, ValueError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from parvis_services.xray import oracle
+from parvis_services.xray import oracle, plain_lz4
 from parvis_services.xray.parameters import Algorithm, DispersionParameters
 from parvis_services.xray.spots import Spots
 
@@ -25,18 +25,22 @@ Threshold = Callable[
 ]
 
 
+LZ4_ROOM = 32
+"""Bytes beyond what is expanded that `decode_lz4` needs."""
+
+
 @lru_cache(maxsize=1)
-def _kernels() -> tuple[ModuleType, ModuleType, ModuleType, ModuleType] | None:
+def _kernels() -> tuple[ModuleType, ModuleType, ModuleType, ModuleType, ModuleType] | None:
     try:
-        from parvis_services.xray.kernels import bitshuffle_lz4, byte_offset, label, threshold
+        from parvis_services.xray.kernels import bitshuffle_lz4, byte_offset, label, lz4, threshold
     except ImportError as error:
         _log.warning("numba cannot be used (%s): spotfinding takes some thirty times longer", error)
         return None
-    return byte_offset, bitshuffle_lz4, threshold, label
+    return byte_offset, bitshuffle_lz4, threshold, label, lz4
 
 
-def can_decode_bitshuffle() -> bool:
-    """Whether `decode_bitshuffle` is available; without numba, HDF5's own filters have to do."""
+def decodes_bitshuffle_quickly() -> bool:
+    """Whether `decode_bitshuffle` is quick; without numba, HDF5's own filters are quicker."""
     return _kernels() is not None
 
 
@@ -49,13 +53,33 @@ def decode_byte_offset(data: memoryview, shape: tuple[int, int], out: NDArray[np
 def decode_bitshuffle(
     chunk: bytes | memoryview, shape: tuple[int, int], dtype: DTypeLike, out: NDArray[Any]
 ) -> NDArray[Any]:
-    """Decode a chunk of HDF5 filter 32008 into `out`. Raises ValueError on damaged data, ImportError if numba
-    is not there.
+    """Decode a chunk of HDF5 filter 32008 into `out`. Raises ValueError on damaged data."""
+    kernels = _kernels()
+    if kernels is None:
+        out[...] = plain_lz4.decode_bitshuffle(chunk, shape, np.dtype(dtype))
+        return out
+    return kernels[1].decode(chunk, shape, dtype, out)
+
+
+def decode_lz4(
+    data: bytes | memoryview, size: int, out: NDArray[np.uint8], *, prefixed: bool
+) -> NDArray[np.uint8]:
+    """Expand LZ4 data to exactly `size` bytes, the first ones of `out`, which are returned.
+
+    Args:
+        data: One bare block, or if `prefixed` a chunk of HDF5 filter 32004.
+        size: How many bytes it must be.
+        out: Memory of at least `LZ4_ROOM` bytes more.
+        prefixed: As above.
+
+    Raises:
+        ValueError: The data are damaged.
     """
     kernels = _kernels()
     if kernels is None:
-        raise ImportError("decoding a bitshuffle-LZ4 chunk needs numba: pip install 'parvis[xray]'")
-    return kernels[1].decode(chunk, shape, dtype, out)
+        out[:size] = np.frombuffer(plain_lz4.expand(data, size, prefixed=prefixed), np.uint8)
+        return out[:size]
+    return kernels[4].decode(data, size, out, prefixed=prefixed)
 
 
 def threshold(algorithm: Algorithm) -> Threshold:

@@ -1,7 +1,7 @@
 """Decompression of bitshuffle-LZ4 chunks, as EIGER detectors and HDF5 filter 32008 write them.
 
-Sources: Masui et al. (2015), Astronomy and Computing 12, 181-190, for the format, and the description of the
-LZ4 block format. Made for hostile data: nothing is read or written out of bounds.
+Source: Masui et al. (2015), Astronomy and Computing 12, 181-190. Made for hostile data: nothing is read or
+written out of bounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from parvis_services.xray.kernels.jit import WIDE, copy_wide, fill_wide, kernel, part
+from parvis_services.xray.kernels.jit import WIDE, kernel, part
+from parvis_services.xray.kernels.lz4 import decompress
 
 _PREFIX = 12
 _PIECE = 64  # bytes of a plane that are looked at at once
@@ -86,7 +87,7 @@ def _decode(source: Any, target: Any, block: int) -> Any:
         for i in range(4):
             compressed = compressed << 8 | np.int64(source[position + i])
         start = position + 4
-        if not _decompress(source, start, compressed, scratch, elements * itemsize):
+        if not decompress(source, start, compressed, scratch, elements * itemsize):
             return done, position
         _unshuffle(scratch, words[: elements // 8], target[done : done + elements])
         position = start + compressed
@@ -106,79 +107,6 @@ def _copy_rest(source: Any, position: Any, target: Any, done: int) -> Any:
         position += itemsize
         done += 1
     return done, position
-
-
-@part
-def _extended_length(source: Any, position: int, end: int, length: Any) -> Any:
-    """A length of 15 goes on in the bytes that follow, up to one that is not 255; -1 if there is none."""
-    if length < 15:
-        return length, position
-    while position < end:
-        more = np.int64(source[position])
-        position += 1
-        length += more
-        if more != 255:
-            return length, position
-    return -1, position
-
-
-@part
-def _decompress(source: Any, start: int, compressed: int, target: Any, size: int) -> bool:
-    """Expand one LZ4 block to exactly `size` bytes of `target`, which must have room for `WIDE` more."""
-    if compressed > len(source) - start:
-        return False
-    position, end, written = start, start + compressed, 0
-    while position < end:
-        token = np.int64(source[position])
-        literals, position = _extended_length(source, position + 1, end, token >> 4)
-        if literals < 0 or literals > end - position or literals > size - written:
-            return False
-        _copy_literals(source, position, target, written, literals)
-        position += literals
-        written += literals
-        if position == end:
-            return written == size
-        if position + 2 > end:
-            return False
-        offset = np.int64(source[position]) | np.int64(source[position + 1]) << 8
-        match, position = _extended_length(source, position + 2, end, token & 15)
-        if match < 0 or match + 4 > size - written or offset == 0 or offset > written:
-            return False
-        _copy_match(target, written, offset, match + 4)
-        written += match + 4
-    return False
-
-
-@part
-def _copy_literals(source: Any, position: int, target: Any, written: int, length: int) -> None:
-    if length <= WIDE and position + WIDE <= len(source):
-        copy_wide(target, written, source, position)
-    elif position + length + WIDE <= len(source):
-        for copied in range(0, length, WIDE):
-            copy_wide(target, written + copied, source, position + copied)
-    else:
-        for i in range(length):
-            target[written + i] = source[position + i]
-
-
-@part
-def _copy_match(target: Any, written: int, offset: int, length: int) -> None:
-    """Repeat what was written `offset` bytes ago; where that overlaps, what is being written repeats."""
-    end = written + length
-    if offset == 2:  # so runs of equal bytes come out of the usual compressor
-        word = np.uint64(target[written - 2]) | np.uint64(target[written - 1]) << np.uint64(8)
-        word *= np.uint64(0x0001000100010001)
-        while written < end:
-            fill_wide(target, written, word)
-            written += WIDE
-        return
-    while offset < WIDE and written < end:
-        copy_wide(target, written, target, written - offset)
-        written += offset
-        offset *= 2
-    while written < end:
-        copy_wide(target, written, target, written - offset)
-        written += WIDE
 
 
 @part
