@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from parvis_services.stores.url import ObjectUrl, Scheme
 
 Bytes = bytes | bytearray | memoryview
+
+#: Name of the metadata in which a store keeps the SHA-256 of the content.
+CHECKSUM: Final = "sha256"
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+_TEXT: Final = re.compile(r"([!-~]([ -~]*[!-~])?)?", re.ASCII)
+_MOST_METADATA: Final = 1500  # bytes; S3 takes 2 kB
 
 
 class StoreError(Exception):
@@ -45,6 +53,19 @@ class DamagedObject(StoreError):
     """What was fetched is not what was stored: its checksum does not fit."""
 
 
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise ValueError unless every store can keep these with an object."""
+    for name, text in metadata.items():
+        if not _NAME.fullmatch(name) or name == CHECKSUM:
+            raise ValueError(
+                f"{name[:80]!r} cannot name metadata: small letters, digits, '-'; not {CHECKSUM!r}"
+            )
+        if not _TEXT.fullmatch(text):
+            raise ValueError(f"the metadata {name!r} must be printable ASCII without spaces at its ends")
+    if sum(len(name) + len(text) for name, text in metadata.items()) > _MOST_METADATA:
+        raise ValueError(f"there is more than {_MOST_METADATA} bytes of metadata")
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """What a store says of an object.
@@ -75,7 +96,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How much is stored, in bytes and objects; `capacity`: the room there is in all, if the store says so."""
+    """How many bytes and objects are stored; `capacity`: the room there is in all, if the store says so."""
 
     used: int
     objects: int
@@ -85,8 +106,8 @@ class Usage:
 class ImageStore(ABC):
     """Objects by bucket and key. Methods may be called from any thread.
 
-    Every method raises `AccessDenied` if the credentials do not allow what is asked, `StoreUnavailable` if the
-    store does not answer in time, and `BadUrl` for what cannot be a bucket or a key.
+    Every method raises `AccessDenied` if the credentials do not allow what is asked, `StoreUnavailable` if
+    the store does not answer in time, and `BadUrl` for what cannot be a bucket or a key.
 
     Attributes:
         profile: Name of the store in the configuration.
@@ -114,7 +135,7 @@ class ImageStore(ABC):
         Args:
             bucket, key: Where.
             data: The content.
-            metadata: Names in small letters and short ASCII texts to keep with it.
+            metadata: What to keep with it, as `check_metadata` wants it.
             replace: Whether to overwrite what is there.
 
         Raises:
@@ -129,7 +150,7 @@ class ImageStore(ABC):
 
     @abstractmethod
     def get_range(self, bucket: str, key: str, start: int, length: int) -> bytes:
-        """Fetch `length` bytes from `start` on, fewer if it ends before. Raises NoSuchObject."""
+        """Fetch `length` bytes from `start` on, fewer if it ends before, unchecked. Raises NoSuchObject."""
 
     @abstractmethod
     def list_after(
@@ -166,6 +187,9 @@ class ImageStore(ABC):
         """Have the store itself delete what is older than `days`, whoever else is alive (a lifecycle rule).
 
         Rules for other prefixes stay as they are.
+
+        Raises:
+            StoreError: This store deletes nothing by itself.
         """
 
     @abstractmethod
