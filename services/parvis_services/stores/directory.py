@@ -41,6 +41,7 @@ from parvis_services.stores.object_file import (
 from parvis_services.stores.profiles import Role
 from parvis_services.stores.store import (
     CHECKSUM,
+    LARGEST_OBJECT,
     AccessDenied,
     Bytes,
     DamagedObject,
@@ -137,6 +138,8 @@ class DirectoryStore(ImageStore):
         url = self._checked(bucket, key, "read")
         with _told(url), self._object(bucket, key) as descriptor:
             notes = read_notes(descriptor)
+            if notes.size > LARGEST_OBJECT:
+                raise StoreError(url, f"it has {notes.size} bytes; at most {LARGEST_OBJECT} are fetched")
             data = read_content(descriptor, 0, notes.size)
             if hashlib.sha256(data).hexdigest() != notes.sha256:
                 raise DamagedObject(url, "its SHA-256 is not that of what was stored")

@@ -20,6 +20,10 @@ _TEXT: Final = re.compile(r"([!-~]([ -~]*[!-~])?)?", re.ASCII)
 _MOST_METADATA: Final = 1500  # bytes; S3 takes 2 kB
 
 
+LARGEST_OBJECT: Final = 1 << 28
+"""Bytes of an object that is fetched whole, more than any image has."""
+
+
 class StoreError(Exception):
     """A store did not do what it was asked. `url` is what it was about, `reason` what was wrong."""
 
@@ -146,7 +150,10 @@ class ImageStore(ABC):
 
     @abstractmethod
     def get(self, bucket: str, key: str) -> StoredObject:
-        """Fetch an object, and check its SHA-256. Raises NoSuchObject, DamagedObject."""
+        """Fetch an object, and check its SHA-256. Raises NoSuchObject, DamagedObject.
+
+        Raises StoreError, before there is memory for it, if it is larger than `LARGEST_OBJECT`.
+        """
 
     @abstractmethod
     def get_range(self, bucket: str, key: str, start: int, length: int) -> bytes:
