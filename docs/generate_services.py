@@ -56,6 +56,19 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "late": "What comes from a node that is waited for after either. Not connected, it is dropped with a "
         "warning.",
     },
+    "ObjectWatcher": {
+        "first": "The image at `pattern-start`.",
+        "every": "Each image.",
+        "last": "The image at `pattern-end`; without one, that with the highest number.",
+        "#": "The image with that number, counted from `pattern-start` as 1.",
+        "every-#": "The first image, and from it on each of that number.",
+        "select-#": "That many numbers of images, evenly spread, the first and the last among them.",
+        "any": "Once at the end, if there was an image.",
+        "finally": "Once at the end, in any case.",
+        "timeout": "If no image came for too long. The payload names the first that is missing.",
+        "missing": "Once at the end, if images are missing. FileWatcher takes the payload, and passes over those "
+        "that the recipe was told of.",
+    },
     "PerImageAnalysis": {
         "result": "Once for each image, with what the payload said of the file: keys that begin with `file`."
     },

@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from parvis.config.secret import masked
+
 if TYPE_CHECKING:
     from parvis.service.base import AnyService
 
 
-_SHORT = reprlib.Repr()
+class _Short(reprlib.Repr):
+    """Shows values in a line, without the logins in addresses: errors go into logs and dead letters."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(masked("", x), level)
+
+
+_SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
