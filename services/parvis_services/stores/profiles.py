@@ -68,7 +68,6 @@ class S3Profile(BaseModel):
         region: As the store calls it.
         ca_file: Certificates of the authorities to trust, if not those of the machine.
         insecure: Whether plain `http` to another machine is wanted: others can read and change images.
-        connections: How many are kept open; more threads than that make some of their own.
         read, write, manage: Who to be for each role.
     """
 
@@ -78,17 +77,9 @@ class S3Profile(BaseModel):
     region: str = "us-east-1"
     ca_file: Path | None = None
     insecure: bool = False
-    connections: int = 8
     read: Login | None = None
     write: Login | None = None
     manage: Login | None = None
-
-    @field_validator("connections")
-    @classmethod
-    def _some(cls, value: int) -> int:
-        if not 1 <= value <= 256:
-            raise ValueError("must be from 1 to 256")
-        return value
 
     @field_validator("endpoint")
     @classmethod

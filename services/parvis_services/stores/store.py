@@ -15,13 +15,12 @@ Bytes = bytes | bytearray | memoryview
 #: Name of the metadata in which a store keeps the SHA-256 of the content.
 CHECKSUM: Final = "sha256"
 
+#: Bytes of the largest object that is fetched whole, more than any image has.
+LARGEST_OBJECT: Final = 1 << 28
+
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 _TEXT: Final = re.compile(r"([!-~]([ -~]*[!-~])?)?", re.ASCII)
 _MOST_METADATA: Final = 1500  # bytes; S3 takes 2 kB
-
-
-LARGEST_OBJECT: Final = 1 << 28
-"""Bytes of an object that is fetched whole, more than any image has."""
 
 
 class StoreError(Exception):
