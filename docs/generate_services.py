@@ -66,8 +66,8 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "any": "Once at the end, if there was an image.",
         "finally": "Once at the end, in any case.",
         "timeout": "If no image came for too long. The payload names the first that is missing.",
-        "missing": "Once at the end, if images are missing. FileWatcher takes the payload, and passes over those "
-        "that the recipe was told of.",
+        "missing": "Once at the end, if images are missing. FileWatcher takes the payload, and passes over "
+        "what the recipe was told of.",
     },
     "PerImageAnalysis": {
         "result": "Once for each image, with what the payload said of the file: keys that begin with `file`."

@@ -12,9 +12,10 @@ import pytest
 
 from parvis.config import Config
 from parvis.service.testing import Run, run
+from parvis_services.number_ranges import Range
 from parvis_services.stores.directory import DirectoryStore
 from parvis_services.stores.layout import SeriesPlace
-from parvis_services.stores.manifest import Manifest, Range
+from parvis_services.stores.manifest import Manifest
 from parvis_services.stores.store import ObjectInfo
 from parvis_services.watch.file_watcher import FileWatcher
 from parvis_services.watch.object_watcher import ObjectWatcher
