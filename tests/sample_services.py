@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, Field
 
+from parvis.config import Config
 from parvis.service.base import BatchService, Reject, Retry, Service, Step
 from parvis.service.contract import Anything, Model, Outputs
 from parvis.transport.base import Send
@@ -57,6 +59,40 @@ class Multiplier(Service[Number, FactorParameters]):
             case _:
                 step.environment["seen"] = payload.number
                 step.send("result", {"number": payload.number * step.parameters.factor})
+
+
+class Looker(Service[Number, FactorParameters]):
+    """Does not finish with a number below `last` before it has been told of a greater one."""
+
+    name: ClassVar[str] = "Looker"
+    queue: ClassVar[str] = "look"
+    Payload: ClassVar[type[BaseModel]] = Number
+    Parameters: ClassVar[type[BaseModel]] = FactorParameters
+    outputs: ClassVar[Outputs] = {"result": Number}
+    default_output: ClassVar[str | None] = "result"
+    prefetch: ClassVar[int] = 2
+    max_attempts: ClassVar[int] = 1
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.last = 0
+        self.told: list[tuple[int, int]] = []
+        self.begun: list[int] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def prepare(self, payload: Number, parameters: FactorParameters) -> None:
+        self.told.append((payload.number, parameters.factor))
+        if payload.number == 4:
+            raise ZeroDivisionError("nobody prepares for 4")
+
+    def process(self, payload: Number, step: Step[FactorParameters]) -> None:
+        number = payload.number
+        self.begun.append(number)
+        if number < self.last:
+            wait_until(lambda: any(told > number for told, _ in self.told), 20, f"what follows {number}")
+        assert self.go_on.wait(20)
+        step.send("result", {"number": number})
 
 
 class Gatherer(BatchService[Number, Anything]):

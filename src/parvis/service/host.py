@@ -21,13 +21,14 @@ from parvis.service import commands
 from parvis.service.base import AnyBatchService, AnyService
 from parvis.service.committing import GROUP_TIME, Committer, Refused, rejected
 from parvis.service.handling import Outcome
+from parvis.service.look_ahead import LookAhead, looks_ahead
 from parvis.service.observer import Handled, Observer
 from parvis.service.observers import Observers, default_observers
 from parvis.service.remembered import Remembered, file_of
 from parvis.service.status import Status, StatusBroadcast, host_id
 from parvis.service.supervisor import end_by_signal, is_orphan
 from parvis.service.worker import Worker
-from parvis.transport.base import BrokerRefused, Disconnected, Message, NoConnection, Transport
+from parvis.transport.base import BrokerRefused, Callback, Disconnected, Message, NoConnection, Transport
 
 _log = logging.getLogger("parvis.host")
 _CONNECT_LIMIT = 10.0
@@ -183,12 +184,27 @@ class Host:
             queue = self._queue or worker.service.queue
             self._transport.subscribe(
                 queue,
-                lambda message, worker=worker: self._inbox.put((worker, message)),
+                self._callback(worker),
                 prefetch=worker.prefetch,
                 exclusive=worker.service.exclusive,
             )
             self._observers.subscribed(worker.service, queue)
         self._transport.subscribe_broadcast(commands.TOPIC, self._on_command)
+
+    def _callback(self, worker: Worker) -> Callback:
+        inbox, transport = self._inbox, self._transport
+        if not looks_ahead(worker.service):
+            return lambda message: inbox.put((worker, message))
+        look_ahead = worker.look_ahead = LookAhead(
+            worker.service,
+            lambda message: message.connection == transport.connection and not worker.is_suspect(message),
+        )
+
+        def take(message: Message) -> None:
+            look_ahead.arrived(message)
+            inbox.put((worker, message))
+
+        return take
 
     def _on_command(self, message: Message) -> None:
         with contextlib.suppress(MalformedMessage):
@@ -262,6 +278,8 @@ class Host:
         self._look_at = min(due, time.monotonic() + _TICK)
 
     def _take(self, worker: Worker, message: Message) -> None:
+        if worker.look_ahead is not None:
+            worker.look_ahead.taken(message)
         if message.connection != self._transport.connection:
             self._give_up([message])
             return
@@ -280,7 +298,12 @@ class Host:
         elif worker.slowest > GROUP_TIME:
             self._committer.close()
         begun = time.monotonic()
-        handled = worker.handle(message)
+        if worker.look_ahead is None:
+            handled = worker.handle(message)
+        else:
+            self._transport.hand_back()  # the next message must be read while this one is handled
+            with worker.look_ahead:
+                handled = worker.handle(message)
         self._committer.add([handled], begun)
         self._committer.close_if_full(worker.group, begun + handled.seconds)
         if worker.service.commit_each:

@@ -10,6 +10,7 @@ from parvis.service.base import AnyBatchService, AnyService, BatchService
 from parvis.service.handling import Batch, Outcome, handle, handle_batch, read
 from parvis.service.identity import occasion_of
 from parvis.service.isolated import IsolatedService
+from parvis.service.look_ahead import LookAhead
 from parvis.service.observer import Handled
 from parvis.service.observers import Observers
 from parvis.service.remembered import Remembered
@@ -37,6 +38,7 @@ class Worker:
         batch_due: When the batch is to be handled at the latest, on the monotonic clock.
         slowest: Seconds of the longest handling of late; fades away.
         memory: What was done before, if the service wants that remembered.
+        look_ahead: What tells the service of the message that comes next, if it wants to know.
     """
 
     def __init__(self, service: AnyService, observers: Observers, survived: Container[str]) -> None:
@@ -50,6 +52,7 @@ class Worker:
         self.batch_due = _NEVER
         self.slowest = 0.0
         self.memory: Remembered | None = None
+        self.look_ahead: LookAhead | None = None
         self._observers = observers
         self._survived = survived
         self._isolated = IsolatedService(service)
@@ -91,6 +94,14 @@ class Worker:
         pairs = zip(batch.messages, outcomes, strict=True)
         return [Handled(service, message, outcome, share) for message, outcome in pairs]
 
+    def is_suspect(self, message: Message) -> bool:
+        """Whether a process may have died of this message, and another one is to be risked first."""
+        if not self.service.isolates:
+            return False
+        if message.redelivered and message.message_id not in self._survived:
+            return True
+        return CRASHES in message.headers and count(message, CRASHES) > 0
+
     def close_child_if_idle(self) -> None:
         """End the child process if it has had nothing to do for a while."""
         self._isolated.close_if_idle()
@@ -104,12 +115,12 @@ class Worker:
     def _outcome(self, message: Message) -> Outcome:
         if self._is_duplicate(message):
             return _DUPLICATE
-        if self._is_suspect(message):
+        if self.is_suspect(message):
             return self._isolated.handle([message])[0]
         return handle(self.service, message)
 
     def _outcomes(self, service: AnyBatchService, batch: Batch) -> list[Outcome]:
-        if not any(map(self._is_suspect, batch.messages)):
+        if not any(map(self.is_suspect, batch.messages)):
             return handle_batch(service, batch)
         pairs = zip(batch.messages, batch.work, strict=True)
         fresh = [message for message, work in pairs if work is not _DUPLICATE]
@@ -125,14 +136,6 @@ class Worker:
             return False
         self.service.log.info("came a second time and is only acknowledged: %s", occasion)
         return True
-
-    def _is_suspect(self, message: Message) -> bool:
-        """Whether a process may have died of this message, and another one is to be risked first."""
-        if not self.service.isolates:
-            return False
-        if message.redelivered and message.message_id not in self._survived:
-            return True
-        return CRASHES in message.headers and count(message, CRASHES) > 0
 
 
 def _closes(service: AnyBatchService, batch: Batch) -> bool:

@@ -322,6 +322,12 @@ class Transport(ABC):
         """
         return False
 
+    def hand_back(self) -> None:  # noqa: B027 - nothing to do where `drive` is not possible
+        """Have the transport's own thread read from now on, not only when nobody has for a moment.
+
+        For whoever drives, and is about to do something that takes long while messages should arrive.
+        """
+
     def wake(self) -> None:  # noqa: B027 - nothing to do where `drive` is not possible
         """Have `drive` look at `until`. May be called from a signal handler."""
 

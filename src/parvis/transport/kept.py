@@ -108,6 +108,11 @@ class KeptTransport(Transport, Generic[C, S]):
         connection = self._keeper.connection
         return connection is not None and connection.drive(seconds, until)
 
+    def hand_back(self) -> None:
+        connection = self._keeper.connection
+        if connection is not None:
+            connection.hand_back()
+
     def wake(self) -> None:
         connection = self._keeper.connection
         if connection is not None:

@@ -194,6 +194,11 @@ class Wire(ABC):
             self._left_at, self._driving, self._reader = time.monotonic(), False, 0
             self._turn.release()
 
+    def hand_back(self) -> None:
+        """Have the reading thread read at once: the calling thread, which drives, has other things to do."""
+        self._left_at = -math.inf
+        self._takeover.set()
+
     def wait_for(self, event: Latch | threading.Event, timeout: float) -> bool:
         """Wait at most `timeout` seconds for what reading brings; return whether it has come."""
         if event.is_set():
