@@ -12,7 +12,8 @@ from pathlib import Path
 
 from parvis_services.nxmx_files import Series
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import NexusWriter, pixel_mask
+from parvis_services.simulate.nexus import NexusWriter
+from parvis_services.stream.image_files import pixel_mask
 from parvis_services.xray.images import open_image
 
 LONGEST_INTERVAL = 0.15

@@ -16,8 +16,9 @@ from parvis_services.simulate.crystal import Sample, random_sample
 from parvis_services.simulate.detectors import Detector, detector
 from parvis_services.simulate.frames import FrameSource, Physics
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import NexusWriter, pixel_mask
+from parvis_services.simulate.nexus import NexusWriter
 from parvis_services.simulate.placing import Slowly, place
+from parvis_services.stream.image_files import pixel_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

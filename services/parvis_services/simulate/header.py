@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from parvis_services.stream.events import Header as Facts
+
+BIT_DEPTH = 16
+"""Bits in which a simulated detector counts, before it sums up."""
+
 _LINES = {
     "detector": r"# Detector: (.+)",
     "timestamp": r"# (\d{4}-\d\d-\d\dT[\d:.]+)",
@@ -92,6 +97,27 @@ class Header:
             start_angle=number("start_angle"),
             angle_increment=number("angle_increment"),
             timestamp=datetime.fromisoformat(time).replace(tzinfo=UTC),
+        )
+
+    def facts(self, shape: tuple[int, int], images: int) -> Facts:
+        """The same in the words of a detector's stream, for so many images of this shape (rows, columns)."""
+        return Facts(
+            shape=shape,
+            images=images,
+            pixel_size=(self.pixel_size[1], self.pixel_size[0]),
+            beam_centre=(self.beam_xy[1], self.beam_xy[0]),
+            distance=self.distance,
+            wavelength=self.wavelength,
+            saturation=self.count_cutoff,
+            thickness=self.sensor_thickness,
+            material=self.sensor_material,
+            count_time=self.exposure_time,
+            frame_time=self.exposure_period,
+            description=self.detector,
+            axes={"omega": (self.start_angle, self.angle_increment)},
+            countrate_corrected=True,
+            flatfield_corrected=True,
+            bit_depth=BIT_DEPTH,
         )
 
     def mini_cbf_lines(self, frame: int = 0) -> list[str]:

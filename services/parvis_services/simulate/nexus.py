@@ -12,11 +12,12 @@ from parvis_services.nxmx_files import (
     Circumstances,
     Series,
     create_data_file,
-    no_count,
     write_master,
     write_meta,
 )
-from parvis_services.stream.events import Header as Facts
+from parvis_services.simulate.header import BIT_DEPTH
+from parvis_services.stream.image_files import as_unsigned, pixel_mask
+from parvis_services.stream.packing import pack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,14 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from parvis_services.simulate.header import Header
-
-NO_PIXEL, DEAD_PIXEL = 1, 2
-"""Bits of the pixel mask, by NXmx."""
-
-INVALID = no_count("uint32")
-"""What stands in an image where the detector has no pixel or a dead one."""
-
-_BIT_DEPTH = 16
 
 
 class NexusWriter:
@@ -57,7 +50,6 @@ class NexusWriter:
             raise ValueError(f"the mask of an image of {series.shape} pixels has the shape {mask.shape}")
         self.series = series
         self.written = 0
-        self._packer = _Packer(series.shape)
         self._file: h5py.File | None = None
         taken = [path for path in (series.master, series.meta, *series.data_files) if path.exists()]
         if taken:
@@ -68,7 +60,7 @@ class NexusWriter:
         circumstances = Circumstances(
             header.timestamp, "SIMULATED BEAMLINE", "SIMULATED SOURCE", transmission=header.transmission
         )
-        write_master(unfinished, series, _facts(series, header), circumstances)
+        write_master(unfinished, series, header.facts(series.shape, series.images), circumstances)
         unfinished.rename(series.master)
 
     def __enter__(self) -> NexusWriter:
@@ -92,9 +84,9 @@ class NexusWriter:
         file, place = divmod(self.written, self.series.images_per_file)
         if place == 0:
             self._open_data_file(file)
-        counts = image.astype(np.uint32)
-        counts[image < 0] = INVALID
-        self._data.id.write_direct_chunk((place, 0, 0), self._packer.pack(counts))
+        self._data.id.write_direct_chunk(
+            (place, 0, 0), pack(as_unsigned(image).astype(np.uint32, copy=False))
+        )
         self._data.flush()
         self.written += 1
 
@@ -103,7 +95,6 @@ class NexusWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._packer.close()
 
     def _open_data_file(self, file: int) -> None:
         if self._file is not None:
@@ -116,24 +107,6 @@ class NexusWriter:
             **hdf5plugin.Bitshuffle(),
         )
         self._data: h5py.Dataset = self._file["data"]  # pyright: ignore[reportAttributeAccessIssue]
-
-
-class _Packer:
-    """Compresses images to bitshuffle-LZ4 chunks, with the HDF5 filter that readers use to unpack them."""
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        self._file = h5py.File("packer", "w", driver="core", backing_store=False)
-        self._dataset = self._file.create_dataset(
-            "image", (1, *shape), np.uint32, chunks=(1, *shape), **hdf5plugin.Bitshuffle()
-        )
-
-    def pack(self, image: NDArray[np.uint32]) -> bytes:
-        self._dataset[0] = image
-        self._file.flush()
-        return self._dataset.id.read_direct_chunk((0, 0, 0))[1]
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def frames_to_nexus(
@@ -169,14 +142,6 @@ def frames_to_nexus(
     return series.master
 
 
-def pixel_mask(image: NDArray[Any]) -> NDArray[np.uint32]:
-    """The NXmx mask that belongs to an image with -1 in gaps and other negative counts at dead pixels."""
-    mask = np.zeros(image.shape, dtype=np.uint32)
-    mask[image == -1] = NO_PIXEL
-    mask[image < -1] = DEAD_PIXEL
-    return mask
-
-
 def _configuration(series: Series, header: Header, mask: NDArray[np.uint32]) -> dict[str, Any]:
     """What SIMPLON would say of the detector."""
     return {
@@ -184,7 +149,7 @@ def _configuration(series: Series, header: Header, mask: NDArray[np.uint32]) -> 
         "beam_center_x": header.beam_xy[0],
         "beam_center_y": header.beam_xy[1],
         "bit_depth_image": 32,
-        "bit_depth_readout": _BIT_DEPTH,
+        "bit_depth_readout": BIT_DEPTH,
         "compression": "bslz4",
         "count_time": header.exposure_time,
         "frame_time": header.exposure_period,
@@ -205,25 +170,3 @@ def _configuration(series: Series, header: Header, mask: NDArray[np.uint32]) -> 
         "y_pixel_size": header.pixel_size[1],
         "y_pixels_in_detector": series.shape[0],
     }
-
-
-def _facts(series: Series, header: Header) -> Facts:
-    """The same in the words of a detector's stream, rows before columns."""
-    return Facts(
-        shape=series.shape,
-        images=series.images,
-        pixel_size=(header.pixel_size[1], header.pixel_size[0]),
-        beam_centre=(header.beam_xy[1], header.beam_xy[0]),
-        distance=header.distance,
-        wavelength=header.wavelength,
-        saturation=header.count_cutoff,
-        thickness=header.sensor_thickness,
-        material=header.sensor_material,
-        count_time=header.exposure_time,
-        frame_time=header.exposure_period,
-        description=header.detector,
-        axes={"omega": (header.start_angle, header.angle_increment)},
-        countrate_corrected=True,
-        flatfield_corrected=True,
-        bit_depth=_BIT_DEPTH,
-    )

@@ -107,7 +107,7 @@ def as_unsigned(counts: NDArray[Any]) -> NDArray[Any]:
     return unsigned
 
 
-def mask_of_negative(counts: NDArray[Any]) -> NDArray[np.uint32]:
+def pixel_mask(counts: NDArray[Any]) -> NDArray[np.uint32]:
     """The mask that belongs to counts with -1 where there is no pixel and lower ones where one is dead."""
     mask = np.zeros(counts.shape, np.uint32)
     mask[counts == -1] = NO_PIXEL
@@ -126,7 +126,7 @@ def _cbf_series(files: Sequence[Path]) -> FileSeries:
     first = open_image(files[0])
     header = _header(first, len(files))
     counts = first.data[0]
-    mask = mask_of_negative(counts)
+    mask = pixel_mask(counts)
     if first.mask[0] is not None:
         mask[~first.mask[0]] |= NO_PIXEL
     buffers = Buffers()
@@ -172,7 +172,7 @@ def _chunk(master: Path, place: int) -> PackedFrame | None:
 
 
 def _is_bslz4(dataset: h5py.Dataset) -> bool:
-    """Whether each frame is one chunk of unsigned counts that went through bitshuffle-LZ4 and nothing else."""
+    """Whether each frame is one chunk, unsigned, that went through bitshuffle-LZ4 and nothing else."""
     if dataset.ndim != 3 or dataset.chunks != (1, *dataset.shape[1:]):
         return False
     if dataset.dtype.name not in ITEM_SIZES or not dataset.dtype.isnative:

@@ -21,7 +21,9 @@ INTERRUPTED = 130
 _EXTRAS = {
     **dict.fromkeys(("numpy", "numba", "h5py", "hdf5plugin"), "xray"),
     **dict.fromkeys(("sqlalchemy", "ispyb", "pymysql"), "ispyb"),
+    **dict.fromkeys(("cbor2", "zmq"), "daq"),
     "PIL": "demo",
+    "minio": "s3",
     "pika": "rabbitmq",
     **dict.fromkeys(("argon2", "cryptography", "jinja2", "litestar", "uvicorn"), "web"),
     "textual": "monitor",

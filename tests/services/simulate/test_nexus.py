@@ -14,16 +14,10 @@ import hdf5plugin  # noqa: F401  # pyright: ignore[reportUnusedImport] - its fil
 import numpy as np
 import pytest
 
-from parvis_services.nxmx_files import Series
+from parvis_services.nxmx_files import Series, no_count
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import (
-    DEAD_PIXEL,
-    INVALID,
-    NO_PIXEL,
-    NexusWriter,
-    frames_to_nexus,
-    pixel_mask,
-)
+from parvis_services.simulate.nexus import NexusWriter, frames_to_nexus
+from parvis_services.stream.image_files import DEAD_PIXEL, NO_PIXEL, pixel_mask
 from parvis_services.xray.kernels.bitshuffle_lz4 import decode
 
 HEADER = Header(
@@ -55,7 +49,7 @@ def images(number: int) -> list[np.ndarray]:
 
 
 def expected(image: np.ndarray) -> np.ndarray:
-    return np.where(image < 0, np.int64(INVALID), image.astype(np.int64))
+    return np.where(image < 0, np.int64(no_count("uint32")), image.astype(np.int64))
 
 
 @pytest.mark.parametrize("linked", [True, False])

@@ -16,7 +16,8 @@ from parvis.config import Config
 from parvis.service.testing import Run, run
 from parvis_services.nxmx_files import Series
 from parvis_services.simulate.header import Header
-from parvis_services.simulate.nexus import NexusWriter, pixel_mask
+from parvis_services.simulate.nexus import NexusWriter
+from parvis_services.stream.image_files import pixel_mask
 from parvis_services.watch.file_watcher import FileWatcher
 
 SHAPE = (24, 32)
