@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ def test_a_payload_says_where_the_image_is_and_which_it_is(site: Site) -> None:
     etag = site.store.stat("i04", SERIES.frame(7)).etag
     assert image == {"file": f"{OBJECTS}/000007", "file-number": 7, "size": 7, "etag": etag}
     assert isinstance(seen_at, float)
+
+
+def test_a_look_tells_of_no_more_than_its_limit_and_comes_back_at_once(
+    site: Site, listings: list[int]
+) -> None:
+    site.put(range(1, 101))
+    look = site.look({"objects": OBJECTS, "pattern-end": 100, "burst-limit": 10})
+    assert numbers(look.sent("every")) == list(range(1, 11))
+    assert look.checkpoints[0].delay == 0
+    assert max(listings) == 10
+    slow = site.look({"objects": OBJECTS, "pattern-end": 101, "burst-wait": 3})
+    assert slow.checkpoints[0].delay == 3
 
 
 def test_an_image_that_is_missing_does_not_hold_up_the_others(site: Site) -> None:
@@ -230,9 +243,9 @@ def test_what_the_message_says_of_what_was_told_counts_more_than_the_manifest(si
 
 
 def test_nothing_is_listed_if_the_recipe_was_told_of_all(site: Site, listings: list[int]) -> None:
-    payload = {"manifest": f"{OBJECTS}/manifest", "told": [[1, 19]], "images-expected": 19}
+    payload = {"manifest": f"{OBJECTS}/manifest", "told": [[1, 25]], "images-expected": 19}
     (end,) = site.to_the_end({"manifest": True}, payload)["finally"]
-    assert end["success"] is True
+    assert end == {"images-expected": 19, "images-seen": 19, "success": True, "missing": []}
     assert listings == []
 
 
@@ -301,6 +314,24 @@ def test_a_login_is_refused_and_repeated_nowhere(
     text = f"{look.outcome.reason} {caplog.text}"
     assert not any(secret[start : start + 8] in text for start in range(len(secret) - 8))
     assert "a store of the configuration" in look.outcome.reason
+
+
+def test_a_store_that_does_not_answer_is_tried_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    login = {"access_key": "reader", "secret_key": "not-to-be-seen"}
+    ceph = {"endpoint": f"http://127.0.0.1:{port}", "read": login}
+    config = Config(storage={"parvis.stores": {"ceph": ceph, "tape": {**ceph, "read": None, "write": login}}})
+    parameters = {"objects": "s3://ceph/i04/1/1", "list-all": True}
+    look = run(ObjectWatcher, None, parameters=parameters, config=config)
+    assert look.outcome.result == "retry"
+    assert "s3://ceph/i04" in look.outcome.reason
+    assert "not-to-be-seen" not in look.outcome.reason
+    refused = run(
+        ObjectWatcher, None, parameters={**parameters, "objects": "s3://tape/i04/1/1"}, config=config
+    )
+    assert refused.outcome.result == "reject"
+    assert "no login for the role 'read'" in refused.outcome.reason
 
 
 def test_a_manifest_that_is_none_is_rejected(site: Site) -> None:
