@@ -12,6 +12,15 @@ MOST_PARTS: Final = 64
 """So many parts may a message have."""
 
 _JSON_STARTS: Final = b"{ \t\r\n"
+_LOOKED_AT: Final = 256  # bytes in which a message says what it is
+_V2_START: Final = b"dtypeestart"  # in CBOR, type: start
+_V1_START: Final = b'"dheader-1.0"'
+
+
+def is_start(parts: Sequence[bytes | memoryview]) -> bool:
+    """Whether a message, which is not read further, says that it starts a series."""
+    head = bytes(memoryview(parts[0])[:_LOOKED_AT]) if parts else b""
+    return (_V1_START if head[:1] in _JSON_STARTS else _V2_START) in head
 
 
 class StreamDecoder:

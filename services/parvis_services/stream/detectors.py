@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from parvis.config import Config, ConfigError
-from parvis_services.stream.addresses import check_address, check_ring_name
+from parvis_services.stream.addresses import RING, check_address, check_ring_name
 from parvis_services.stream.dcid import DCID_KEYS
 from parvis_services.stream.events import Header
 
@@ -168,7 +168,9 @@ class DetectorSettings(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _has_bucket(self) -> Self:
+    def _fits(self) -> Self:
+        if self.ring is not None and self.stream.startswith(RING):
+            raise ValueError("ring: the stream is a ring already; a receiver fills one from a detector")
         if self.store is not None and self.layout == "standard" and self.bucket is None:
             raise ValueError("bucket: the standard layout needs the name of a bucket")
         return self

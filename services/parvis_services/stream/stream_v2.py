@@ -291,7 +291,7 @@ def _mask(value: Any) -> Mask | None:
 def _image(content: Mapping[str, Any], series: int, unique_id: str | None, channel: str | None) -> Frame:
     image = needed(content, "image_id")
     channels = mapping(content.get("data"))
-    chosen = next(iter(channels), None) if channel is None else channel
+    chosen = next(iter(channels), "") if channel is None else channel
     if chosen not in channels:
         raise MalformedStream(
             f"image {image} has no channel {shown(chosen)}: {', '.join(channels)[:80] or 'none'}"

@@ -18,6 +18,8 @@ KEYS: Final[Mapping[str, Kind]] = {
     "zocalo.ispyb_url": "text",
     "zocalo.default_transport": "text",
     "parvis.allowed_directories": "list of texts",
+    "parvis.detector": "text",
+    "parvis.detectors": "mapping",
     "parvis.external_queues": "list of texts",
     "parvis.flow.fan_out": "whole number",
     "parvis.flow.recipe": "whole number",
