@@ -31,8 +31,8 @@ class StreamReceiver(Service[Anything, Anything]):
 
     The detector is the one that `parvis.detector` names, or the only one of `parvis.detectors`; it must have
     a `ring`. A detector that pushes its messages must have one receiver, as two would share them out. What
-    readers are too slow for is written over. A receiver that was killed is followed by one that goes on in the
-    same ring. It takes no messages.
+    readers are too slow for is written over. A receiver that was killed is followed by one that goes on in
+    the same ring. It takes no messages.
     """
 
     name: ClassVar[str] = "StreamReceiver"

@@ -12,12 +12,13 @@ from typing import Annotated, Any, Final, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from parvis.config import Config, ConfigError
+from parvis.config.variables import DETECTOR
 from parvis_services.stream.addresses import RING, check_address, check_ring_name
 from parvis_services.stream.dcid import DCID_KEYS
 from parvis_services.stream.events import Header
 
 KEY: Final = "parvis.detectors"
-CHOSEN: Final = "parvis.detector"
+CHOSEN: Final = DETECTOR
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
