@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +27,18 @@ from parvis_services.xray.nxmx import read_experiment
 
 _PACKINGS: Final[Mapping[int, Encoding]] = {32008: "bslz4", 32004: "hdf5-lz4"}
 _WITH_LZ4: Final = 2
+# No lengths: many sites have the detector told those in millimetres, and a beam centre of its own.
+_FROM_CONFIG: Final = ("count_time", "frame_time", "description", "serial", "threshold", "bit_depth")
 _LARGEST_CONFIG: Final = 4 << 20
 _STRAIGHT: Final = math.cos(math.radians(0.001))
 
 
 class RecordedSeries:
     """The frames of an NXmx or EIGER master file, from number 0 on.
+
+    Args:
+        path: The file.
+        only_bslz4: Whether frames that are packed in another way are packed anew.
 
     Attributes:
         path: The file.
@@ -44,8 +51,9 @@ class RecordedSeries:
         ImageError: The file cannot be read, or has frames that cannot be stored.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, only_bslz4: bool = False) -> None:
         self.path = path
+        self._only_bslz4 = only_bslz4
         self._tree = Tree(path)
         try:
             self._frames = FrameMap(self._tree)
@@ -72,13 +80,9 @@ class RecordedSeries:
             series: The number of the series.
             appendix: What the beamline would have had sent along.
         """
-        config: Mapping[str, Any] = {}
-        if self.config is not None:
-            try:
-                config = read_mapping(self.config)
-            except BadHeader:
-                config = {}
-        return SeriesStart(series, header=self.header, mask=self._mask(), appendix=appendix, config=config)
+        return SeriesStart(
+            series, header=self.header, mask=self._mask(), appendix=appendix, config=self._told()
+        )
 
     def frame(self, number: int, series: int) -> Frame:
         """A frame: the bytes of its chunk where they can be taken as they are, else packed anew (`bslz4`).
@@ -120,10 +124,12 @@ class RecordedSeries:
 
     def _packed(self, dataset: h5py.Dataset, index: int) -> tuple[bytes, Encoding]:
         encoding = _packing(dataset)
-        if encoding is None:
+        if encoding is None or (self._only_bslz4 and encoding != "bslz4"):
             counts = dataset[index] if dataset.ndim > 2 else dataset[()]
             return pack(np.asarray(counts, f"<{dataset.dtype.kind}{dataset.dtype.itemsize}")), "bslz4"
         skipped, chunk = dataset.id.read_direct_chunk((index, 0, 0))
+        if skipped and self._only_bslz4:
+            return pack(np.asarray(dataset[index])), "bslz4"
         return bytes(chunk), "none" if skipped else encoding
 
     def _config(self) -> bytes | None:
@@ -164,8 +170,8 @@ class RecordedSeries:
         experiment = read_experiment(self._tree, self._frames.entry(), self._shape, dtype)
         panel = _single_panel(experiment, self._shape)
         centre, distance, tilt = _across(panel, experiment)
-        top = trusted_range(dtype)[1]
-        return Header(
+        top = trusted_range(np.dtype(self._dtype))[1]
+        header = Header(
             shape=self._shape,
             dtype=self._dtype,
             images=self.images,
@@ -182,7 +188,17 @@ class RecordedSeries:
             description=self._text("description"),
             serial=self._text("serial_number"),
             axes=self._axes(),
-        ), tilt
+        )
+        known = header_of(self._told())
+        missing = {name: getattr(known, name) for name in _FROM_CONFIG if getattr(header, name) is None}
+        return replace(header, **missing, axes=header.axes or known.axes), tilt
+
+    def _told(self) -> Mapping[str, Any]:
+        """The configuration, read; empty if there is none, or it cannot be read."""
+        try:
+            return {} if self.config is None else read_mapping(self.config)
+        except BadHeader:
+            return {}
 
     def _axes(self) -> dict[str, tuple[float, float]]:
         """Start and increment of the axes that the sample is turned about, degrees."""
@@ -195,11 +211,6 @@ class RecordedSeries:
                     step = (angles[-1] - angles[0]) / (len(angles) - 1) if len(angles) > 1 else 0.0
                     axes[axis] = (float(angles[0]), float(step))
                     break
-        if not axes and self.config is not None:
-            try:
-                return dict(header_of(read_mapping(self.config)).axes)
-            except BadHeader:
-                pass
         return axes
 
     def _number(self, name: str) -> float | None:

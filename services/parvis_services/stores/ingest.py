@@ -1,0 +1,193 @@
+"""`parvis store ingest`: puts a series that is in files into a store."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from parvis.cli.options import json_option
+from parvis.cli.printing import print_json
+from parvis_services.stores.arguments import plural, with_storage, written_ranges, written_size
+
+if TYPE_CHECKING:
+    from parvis_services.stores.ingestion import Ingested
+
+_SHOWN_PROBLEMS: Final = 5
+
+
+@click.command(
+    no_args_is_help=True,
+    epilog="""\b
+Examples:
+  parvis store ingest x_master.h5 993677 --bucket i04
+  parvis store ingest x_1.nxs 993677 --store ceph --bucket i04 --prefix cm123
+  parvis store ingest grid.nxs 993677 --bucket i04 --experiment grid
+  parvis store ingest x_master.h5 993677 --layout prototype
+""",
+)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("dcid", metavar="DCID", type=click.IntRange(1, 10**18))
+@click.option("--store", "profile", metavar="NAME", help="Which store; not needed if there is only one.")
+@click.option("--bucket", metavar="NAME", help="Which bucket; who may make one makes it.")
+@click.option("--prefix", default="", metavar="TEXT", help="What keys begin with, such as a visit.")
+@click.option(
+    "--series", default=1, show_default=True, type=click.IntRange(0, 10**9), help="Number of the series."
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["standard", "prototype"]),
+    default="standard",
+    show_default=True,
+    help="PREFIX/DCID/SERIES/ in a bucket; or a bucket for each DCID.",
+)
+@click.option("--experiment", metavar="CLASS", help="What it is, such as grid: it says how long it stays.")
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Images on their way at a time.",
+)
+@json_option
+@with_storage
+def ingest(
+    file: Path,
+    dcid: int,
+    profile: str | None,
+    bucket: str | None,
+    prefix: str,
+    series: int,
+    layout: Any,
+    experiment: str | None,
+    parallel: int,
+    as_json: bool,
+    storage: Mapping[str, Any],
+) -> None:
+    """Put the images of FILE into a store, as a series of collection DCID.
+
+    FILE is an HDF5 master file (NXmx, EIGER). Compressed images are stored as they are. What is there already
+    is not stored again: after a failure, do the same once more.
+
+    Exit code: 0 all is stored, 1 not all, 2 wrong usage.
+    """
+    from parvis_services.stores.ingestion import Ingestion
+    from parvis_services.stores.layout import SeriesPlace
+    from parvis_services.stores.profiles import StoreNotConfigured, open_store
+    from parvis_services.stores.recorded_series import RecordedSeries
+    from parvis_services.stores.url import BadUrl
+
+    name = profile or _only_store(storage)
+    if (bucket is None) == (layout == "standard"):
+        raise click.UsageError("say which --bucket" if bucket is None else "the bucket is the DCID here")
+    try:
+        place = SeriesPlace(layout, bucket or str(dcid), prefix.strip("/"), dcid, series)
+    except BadUrl as error:
+        raise click.UsageError(str(error)) from None
+    with contextlib.ExitStack() as stack:
+        recorded = stack.enter_context(
+            contextlib.closing(RecordedSeries(file, only_bslz4=layout == "prototype"))
+        )
+        _warn_of_tilt(recorded.tilt)
+        store = stack.enter_context(contextlib.closing(open_store(name, "write", storage)))
+        reader = None
+        with contextlib.suppress(StoreNotConfigured):
+            reader = stack.enter_context(contextlib.closing(open_store(name, "read", storage)))
+        _make_bucket(name, place.bucket, storage)
+        ingestion = Ingestion(recorded, store, place, experiment=experiment, reader=reader, parallel=parallel)
+        progress = stack.enter_context(_progress(shown=not as_json and sys.stderr.isatty()))
+        done = ingestion.run(progress)
+    _report(done, ingestion.url, as_json)
+    if done.problems:
+        sys.exit(1)
+
+
+def _only_store(storage: Mapping[str, Any]) -> str:
+    from parvis_services.stores.profiles import KEY, profiles
+
+    names = list(profiles(storage))
+    if not names:
+        raise click.UsageError(f"the configuration has no stores: name them under {KEY}")
+    if len(names) > 1:
+        raise click.UsageError(f"say which --store: {', '.join(names)}")
+    return names[0]
+
+
+def _warn_of_tilt(degrees: float) -> None:
+    if degrees:
+        click.echo(
+            f"Warning: the detector is tilted by {degrees:.2f} degrees, which the header of a stored series "
+            "cannot say: resolutions will differ a little from those of the file.",
+            err=True,
+        )
+
+
+def _make_bucket(name: str, bucket: str, storage: Mapping[str, Any]) -> None:
+    """Make the bucket if it is not there and we may; who may not will be told that there is none."""
+    from parvis_services.stores.profiles import StoreNotConfigured, open_store
+
+    try:
+        manager = open_store(name, "manage", storage)
+    except StoreNotConfigured:
+        return
+    with contextlib.closing(manager):
+        if manager.make_bucket(bucket):
+            click.echo(f"Made the bucket {bucket}.", err=True)
+
+
+def _report(done: Ingested, url: str, as_json: bool) -> None:
+    from parvis.recipe.problem import printable
+    from parvis_services.stores.manifest import ranges_of
+
+    missing = ranges_of(done.problems)
+    if as_json:
+        print_json(
+            {
+                "series": url,
+                "images": done.images,
+                "stored": done.stored,
+                "present": done.present,
+                "missing": missing,
+                "bytes": done.size,
+                "seconds": round(done.seconds, 3),
+                "images_per_second": round(done.rate, 1),
+            }
+        )
+    else:
+        there = f"; {done.present:,} were there already" if done.present else ""
+        click.echo(
+            f"Stored {plural(done.stored, 'image')}, {written_size(done.size)}, in {done.seconds:.1f} s "
+            f"({done.rate:.0f} images/s, {written_size(done.size / max(done.seconds, 1e-9))}/s){there}"
+        )
+        click.echo(f"  {url}")
+    for number, reason in list(done.problems.items())[:_SHOWN_PROBLEMS]:
+        click.echo(f"Error: image {number} is not stored: {printable(reason, 300)}", err=True)
+    if len(done.problems) > _SHOWN_PROBLEMS:
+        click.echo(f"Error: not stored are the images {written_ranges(missing)}", err=True)
+
+
+@contextlib.contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[Ingested], None]]:
+    """A bar on standard error, and what moves it."""
+    if not shown:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("images stored", total=None)
+        begun = time.monotonic()
+
+        def show(done: Ingested) -> None:
+            count = done.stored + done.present
+            rate = count / max(time.monotonic() - begun, 1e-9)
+            bar.update(task, description=f"images stored, {rate:.0f}/s", completed=count, total=done.images)
+
+        yield show
