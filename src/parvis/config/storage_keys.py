@@ -6,7 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, cast
 
 Kind = Literal[
-    "text", "directory", "whole number", "number", "port", "true or false", "list of texts", "mapping"
+    "text",
+    "directory",
+    "whole number",
+    "number",
+    "port",
+    "true or false",
+    "list of texts",
+    "list of mappings",
+    "mapping",
 ]
 
 #: Every key that Parvis reads, and of what kind it is.
@@ -53,6 +61,8 @@ KEYS: Final[Mapping[str, Kind]] = {
     "parvis.records.megabytes": "number",
     "parvis.records.stuck_after": "number",
     "parvis.state_directory": "text",
+    "parvis.store_expiry": "list of mappings",
+    "parvis.store_sweeper.interval": "number",
     "parvis.sweeper.deliveries": "whole number",
     "parvis.sweeper.queues": "list of texts",
     "parvis.web.secret": "text",
@@ -91,5 +101,8 @@ _FITS: Final[Mapping[Kind, Callable[[Any], bool]]] = {
     "port": lambda value: _is_whole(value) and int(value) < 65536,
     "true or false": lambda value: isinstance(value, bool) or str(value).lower() in {"true", "false"},
     "list of texts": _is_list,
+    "list of mappings": lambda value: (
+        isinstance(value, list) and all(isinstance(one, dict) for one in cast("list[Any]", value))
+    ),
     "mapping": lambda value: isinstance(value, dict),
 }
