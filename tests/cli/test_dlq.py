@@ -52,6 +52,7 @@ def test_from_nothing_to_results(every_world: World, monkeypatch: pytest.MonkeyP
     world = every_world
     run = good(world.parvis("dlq", "list"))
     assert run.stdout == "No DLQ messages found\n"
+    assert good(world.parvis("dlq", "purge", "--all", "--yes")).stderr == "There are no dead letters.\n"
     results = Listener(world.transport, "results")
     with world.hosting(Multiplier):
         fail_twice(world)
@@ -333,7 +334,7 @@ def test_files_that_are_none(world: World, content: str, problem: str) -> None:
         (["purge"], 2, "--all"),
         (["show"], 2, "or by options; `parvis dlq list`"),
         (["show", "1"], 1, "no dead letter '1'"),
-        (["purge", "--all", "--yes"], 1, "no such dead letter"),
+        (["purge", "-q", "nobody"], 1, "no such dead letter"),
         (["list", "--reason", "/(/"], 2, "no regular expression"),
         (["list", "--older", "soon"], 2, "no length of time"),
         (["reinject", "/nowhere/at-all"], 1, "No such file"),

@@ -12,6 +12,7 @@ import pytest
 
 from real.rabbitmq.vhost import VirtualHost
 from running import Listener
+from waiting import wait_until
 from zocalo_site import Site, node
 
 pytestmark = pytest.mark.real("rabbitmq")
@@ -126,9 +127,11 @@ def test_dead_letters_are_counted(make_site: MakeSite, vhost: VirtualHost) -> No
         site.start(node("multiply"), {"number": 13})
         (letter,) = dead.wait_for(1)
         site.transport.unsubscribe(letter.subscription)
-    told = ""
-    for _ in range(20):  # the broker counts every five seconds
-        told = site.run("zocalo.dlq_check", "-n", vhost.name).stdout
-        if "multiply" in told:
-            break
-    assert "DLQ for multiply contains 1 entries" in told
+    # The broker counts every five seconds.
+    wait_until(
+        lambda: (
+            "DLQ for multiply contains 1 entries" in site.run("zocalo.dlq_check", "-n", vhost.name).stdout
+        ),
+        60,
+        "the dead letter to be counted",
+    )

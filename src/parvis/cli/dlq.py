@@ -123,7 +123,7 @@ def show(names: tuple[str, ...], full: bool, as_json: bool, selection: Selection
 
         for letter in letters:
             _print(letter_lines(letter, full=full))
-    _need_some(letters)
+    _are_none(letters, everything=False)
 
 
 @dlq.command(
@@ -152,7 +152,8 @@ def export(
     listing, _ = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)
-    _need_some(letters)
+    if _are_none(letters, everything=everything):
+        return
     told = Teller(as_json)
     try:
         write(letters, _place(location, config), told)
@@ -195,7 +196,8 @@ def purge(
     listing, _ = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)
-    _need_some(letters)
+    if _are_none(letters, everything=everything):
+        return
     confirm(f"Take {_counted(letters, listing)} out of the queue, into files in {directory}?", yes=yes)
     told = Teller(as_json)
 
@@ -270,7 +272,8 @@ def reinject(
     listing, figures = find_letters(config, selection)
     complain(listing)
     letters = pick(listing, names)
-    _need_some(letters)
+    if _are_none(letters, everything=everything):
+        return
     prospects = _foresee(config, letters, figures, destination)
     _show_prospects(prospects, as_json=as_json and dry_run, quiet=as_json)
     if dry_run:
@@ -416,9 +419,13 @@ def _counted(letters: Sequence[DeadLetter], listing: Listing) -> str:
     return f"{count}, and those of their kind behind them," if listing.has_more else count
 
 
-def _need_some(letters: Sequence[object]) -> None:
-    if not letters:
+def _are_none(letters: Sequence[object], *, everything: bool) -> bool:
+    """Whether there are none, which is as well if all are wanted, and else an error."""
+    if not letters and not everything:
         raise click.ClickException("There is no such dead letter.")
+    if not letters:
+        click.echo("There are no dead letters.", err=True)
+    return not letters
 
 
 def _print(lines: Iterable[Text]) -> None:

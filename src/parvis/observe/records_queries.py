@@ -9,6 +9,7 @@ parts, each a JSON object with `question`, `part` and `parts`, and with what was
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import sqlite3
 import tempfile
@@ -44,6 +45,7 @@ _MOST_RECORDS: Final = 10_000
 _LONGEST_QUESTION: Final = 65_536
 _PATIENCE: Final = 10.0  # seconds for an answer to begin, and for each further part
 
+_log = logging.getLogger("parvis.collector")
 _log_question = TypeAdapter(LogQuery)
 
 
@@ -136,6 +138,9 @@ class Answers:
             raise ValueError(f"nothing is known about {about[:40]!r}")
         except (ValueError, OverflowError, RecordsError) as error:
             return [{"error": " ".join(str(error).split())[:500]}]
+        except Exception:  # noqa: BLE001 - one question is at fault, the others are answered
+            _log.exception("a question could not be answered")
+            return [{"error": "the collector failed to answer; its log says why"}]
 
 
 def _found_logs(records: Records, query: LogQuery) -> list[dict[str, Any]]:
