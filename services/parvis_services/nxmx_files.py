@@ -20,6 +20,8 @@ import h5py
 import hdf5plugin
 import numpy as np
 
+from parvis_services.xray.attenuation import KEV_ANGSTROM
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -32,7 +34,6 @@ BEAM_ALONG_Z = (0.0, 0.0, 1.0)
 ROTATION_AXIS = (-1.0, 0.0, 0.0)
 """Which way a goniometer turns: horizontal, as at most beamlines; a detector does not know."""
 
-_EV_ANGSTROM = 12398.419843320026
 _LONGEST_TEXT = 1000
 _LONGEST_SERIES = 1e8
 _LARGEST_NUMBER = 2**63
@@ -130,7 +131,11 @@ def create_data_file(
         FileExistsError: there is a file of that name.
         OSError: it cannot be made.
     """
-    file = h5py.File(path, "x", libver=LIBVER)
+    if path.exists():
+        raise FileExistsError(f"{path} exists, and what is collected is never overwritten")
+    # Its name appears only when it can be read.
+    unfinished = path.with_name(f".{path.name}")
+    file = h5py.File(unfinished, "w", libver=LIBVER)
     file.create_dataset(
         "data",
         shape=(images, *shape),
@@ -141,6 +146,7 @@ def create_data_file(
         **packing,
     )
     file.swmr_mode = True
+    unfinished.rename(path)
     return file
 
 
@@ -207,7 +213,7 @@ def write_master(
 def wavelength_of(header: Header) -> float | None:
     """The wavelength in angstrom, from the photon energy if need be."""
     if header.wavelength is None and header.energy:
-        return _EV_ANGSTROM / header.energy
+        return KEV_ANGSTROM * 1000 / header.energy
     return header.wavelength
 
 
@@ -231,12 +237,9 @@ def _write_images(entry: h5py.Group, series: Series, axis: str) -> None:
     for file, path in enumerate(series.data_files):
         name, stop = f"data_{file + 1:06d}", start + series.images_in(file)
         data[name] = h5py.ExternalLink(path.name, "/data")
-        shape = (stop - start, *series.shape)
-        if series.linked:
-            source = h5py.VirtualSource(".", f"/entry/data/{name}", shape, series.dtype)
-            layout[start:stop] = source[: stop - start]
-        else:
-            layout[start:stop] = h5py.VirtualSource(path.name, "data", shape, series.dtype)
+        where = (".", f"/entry/data/{name}") if series.linked else (path.name, "data")
+        source = h5py.VirtualSource(*where, (stop - start, *series.shape), series.dtype)
+        layout[start:stop] = source[: stop - start] if series.linked else source
         start = stop
     data.create_virtual_dataset("data", layout, fillvalue=no_count(series.dtype))
     data[axis] = h5py.SoftLink(f"/entry/sample/transformations/{axis}")
