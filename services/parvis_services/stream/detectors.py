@@ -92,6 +92,7 @@ class DetectorSettings(BaseModel):
         memory: How much memory images that wait may take, in MB.
         when_slow: What happens when the store is too slow for that: `drop` images, counted, or `block`, which
             stops the detector's stream.
+        drain: Seconds that there are, when the service is told to stop, to store what is in memory.
         series_timeout: Seconds without an image after which a series is over.
         dcid_keys: Where the DCID stands in what the beamline has the detector send along.
         recipes: Recipes that are started for each data collection, if nobody else starts them.
@@ -113,6 +114,7 @@ class DetectorSettings(BaseModel):
     uploaders: int = Field(default=4, ge=1, le=64)
     memory: int = Field(default=512, ge=16, le=1_000_000)
     when_slow: Literal["drop", "block"] = "drop"
+    drain: float = Field(default=8, ge=0, le=300)
     series_timeout: float = Field(default=30, gt=0, le=86_400)
     dcid_keys: tuple[Text, ...] = DCID_KEYS
     recipes: tuple[Text, ...] = ()

@@ -1,0 +1,318 @@
+"""From a detector's stream to the store: takes messages, and has their images stored without waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from parvis.service.figures import Figure
+from parvis_services.acquire.frame_queue import FrameQueue, HeldFrame
+from parvis_services.acquire.keeper import Keeper
+from parvis_services.acquire.news import News
+from parvis_services.acquire.series_record import Facts, SeriesRecord, StoredImage
+from parvis_services.acquire.series_shelf import SeriesShelf
+from parvis_services.acquire.uploader import Trouble, Uploaders
+from parvis_services.acquire.writer_store import WriterStore
+from parvis_services.stores.layout import LAST_NUMBER
+from parvis_services.stores.manifest import Ended
+from parvis_services.stores.series_header import dump_header
+from parvis_services.stream.dcid import dcid_of
+from parvis_services.stream.decoder import StreamDecoder
+from parvis_services.stream.detectors import DetectorSettings, address_of
+from parvis_services.stream.events import Bytes, Frame, MalformedStream, SeriesEnd, SeriesStart
+from parvis_services.stream.sources import Source, open_source
+
+_MEGABYTE: Final = 1_000_000
+_TICK: Final = 0.2
+_ARMED: Final = 3600.0  # seconds that a series may wait for its first image
+_MOST_TOLD: Final = 100
+_REOPEN: Final = 2.0
+
+
+class StreamToStore:
+    """Stores the images of a detector.
+
+    Args:
+        name: Of the detector.
+        settings: What the site says of it.
+        storage: The `storage` of the configuration.
+        directory: For the journals.
+        log: Where to say what happens.
+
+    Raises:
+        ConfigError: The store or the directory cannot be used.
+
+    Attributes:
+        news: Told of every image that is stored, and every series that begins, is ready or closed.
+        shelf: The series.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: DetectorSettings,
+        storage: Mapping[str, Any],
+        directory: Path,
+        log: logging.Logger,
+    ) -> None:
+        self.news = News()
+        self.log = log
+        self._settings = settings
+        self._address = address_of(name, settings)
+        self._store = WriterStore(settings.store or "", storage)
+        self.shelf = SeriesShelf(directory, log)
+        self._frames = FrameQueue(settings.memory * _MEGABYTE)
+        self._trouble = Trouble(log)
+        self._keeper = Keeper(self.shelf, self._store, self.news, self._trouble, log)
+        self._uploaders = Uploaders(
+            self._frames, self._store, settings.uploaders, self.news, self._trouble, log
+        )
+        self._decoder = StreamDecoder(settings.channel)
+        self._counts = dict.fromkeys(_COUNTERS, 0)
+        self._said: deque[object] = deque(maxlen=_MOST_TOLD)
+        self._stopping = threading.Event()
+        self._is_draining = False
+        self._received_at = -math.inf
+        self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
+
+    def start(self) -> None:
+        """Begin to take the stream."""
+        self._keeper.start()
+        self._uploaders.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more, store what is in memory in the time that there is for it, and end."""
+        deadline = time.monotonic() + self._settings.drain
+        self._is_draining = True
+        self._stopping.set()
+        self._thread.join(5 * _TICK)
+        for held in self._uploaders.stop(max(0.0, deadline - time.monotonic())):
+            self.log.warning("image %d of %s is dropped: it is not stored yet", held.number, held.record.name)
+            self._drop(held.record, held.number)
+        self._keeper.stop(max(_TICK, deadline - time.monotonic()))
+        self.shelf.close()
+        self._store.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether images come, or wait to be stored."""
+        return time.monotonic() - self._received_at < 1 or len(self._frames) > 0
+
+    def payload_of(self, record: SeriesRecord, image: StoredImage) -> dict[str, Any]:
+        """What recipes are told of an image."""
+        return {
+            "file": str(self._store.writer.url(record.place.bucket, record.place.frame(image.number))),
+            "file-number": image.number,
+            "file-seen-at": image.at,
+            "file-received-at": image.received,
+            "size": image.size,
+            "etag": image.etag,
+        }
+
+    def manifest_url(self, record: SeriesRecord) -> str:
+        """Where the manifest of a series is, or will be."""
+        return str(self._store.writer.url(record.place.bucket, record.place.manifest))
+
+    @property
+    def state(self) -> str:
+        """What it is doing: `idle`, `receiving`, `draining`, or `error` while the store fails."""
+        if self._trouble:
+            return "error"
+        if self._is_draining:
+            return "draining"
+        return "receiving" if self.is_busy else "idle"
+
+    def figures(self) -> Sequence[Figure]:
+        """How it gets on."""
+        uploaders = self._uploaders
+        counts = dict(self._counts)
+        return (
+            *(Figure(name, about, counts[name], is_counter=True) for name, about in _COUNTERS.items()),
+            Figure("frames_stored", "Images that the store has confirmed", uploaders.stored, is_counter=True),
+            Figure("stored_bytes", "Size of those", uploaders.bytes, is_counter=True),
+            Figure("puts", "How often the store was given an image", uploaders.puts, is_counter=True),
+            Figure("put_seconds", "How long that took in all", round(uploaders.seconds, 3), is_counter=True),
+            Figure("frames_held", "Images in memory", len(self._frames)),
+            Figure("held_bytes", "Size of those", self._frames.held_bytes),
+            Figure(
+                "oldest_frame_seconds", "Age of the oldest of those", round(self._frames.age(time.time()), 3)
+            ),
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                with contextlib.closing(open_source(self._address)) as source:
+                    self._listen(source)
+            except Exception:
+                self.log.exception("the stream %s cannot be taken; trying again", self._address)
+                self._stopping.wait(_REOPEN)
+
+    def _listen(self, source: Source) -> None:
+        lost = 0
+        while not self._stopping.is_set():
+            parts = source.receive(_TICK)
+            if parts is not None:
+                self._received_at = time.monotonic()
+                self._take(parts)
+            if source.lost != lost:
+                self.log.error("%d messages of the stream passed unread", source.lost - lost)
+                self._counts["messages_lost"] += source.lost - lost
+                lost = source.lost
+            if parts is None:
+                self._end_the_silent()
+
+    def _take(self, parts: Sequence[Bytes]) -> None:
+        """Take a message; whatever it holds, the next one is taken."""
+        try:
+            events = self._decoder.decode(parts)
+        except MalformedStream as error:
+            self._garbage(str(error))
+            return
+        for event in events:
+            try:
+                match event:
+                    case SeriesStart():
+                        self._begin(event)
+                    case Frame():
+                        self._receive(event)
+                    case SeriesEnd():
+                        self._end(event)
+            except (ValueError, TypeError) as error:
+                self._garbage(str(error))
+            except OSError as error:
+                self._say(f"the journal cannot be written: {error.strerror}", error.errno)
+                self._counts["frames_dropped"] += isinstance(event, Frame)
+
+    def _garbage(self, reason: str) -> None:
+        self._counts["messages_unreadable"] += 1
+        self._say(f"a message of the stream cannot be read: {reason}", reason)
+        in_hand = [record for record in self.shelf.in_hand() if record.ended is None]
+        if in_hand:
+            with contextlib.suppress(OSError):
+                in_hand[-1].garbage()
+
+    def _begin(self, start: SeriesStart) -> None:
+        known = self.shelf.known_as(start.series, start.unique_id)
+        if known is not None and (start.unique_id is not None or (not known.ended and not known.first_seen)):
+            self.log.info("series %d begins once more: it is %s", start.series, known.name)
+            return
+        self._end_all("next series")
+        dcid = dcid_of(start, self._settings.dcid_keys)
+        if dcid is None:
+            self.log.warning(
+                "series %d is not stored: nothing that was sent with it says which data collection it is of",
+                start.series,
+            )
+            self._said.append((start.series, start.unique_id))
+            return
+        settings, images = self._settings, start.header.images
+        facts = Facts(
+            series=start.series,
+            unique_id=start.unique_id,
+            expected=images if images is not None and 0 <= images <= LAST_NUMBER else None,
+            started=time.time(),
+            layout=settings.layout,
+            bucket=settings.bucket or "",
+            prefix=settings.prefix,
+            has_mask=start.mask is not None,
+            recipes=settings.recipes,
+        )
+        record = self.shelf.begin(dcid, facts)
+        self.log.info("series %d of data collection %d begins", start.series, dcid)
+        self._keeper.begin(record, _header(start, dcid, settings), start.mask)
+
+    def _receive(self, frame: Frame) -> None:
+        self._counts["frames_received"] += 1
+        record = self.shelf.known_as(frame.series, frame.unique_id)
+        if record is None:
+            self._counts["frames_unknown"] += 1
+            self._say(
+                f"images of series {frame.series} are not stored: its beginning was not seen",
+                (frame.series, frame.unique_id),
+            )
+            return
+        number, now = frame.number + 1, time.time()
+        if not 1 <= number <= LAST_NUMBER:
+            raise ValueError(f"an image has the number {number}, and only {LAST_NUMBER} can be stored")
+        if not record.receive(number, now):
+            self._counts["frames_again"] += 1
+            return
+        held = HeldFrame(record, frame, now)
+        if not self._frames.fits(held.size):
+            self._say(f"an image of {held.size} bytes is larger than the memory for all", "too large")
+        elif self._hold(held):
+            return
+        self._drop(record, number)
+
+    def _hold(self, held: HeldFrame) -> bool:
+        if self._frames.put(held):
+            return True
+        if self._settings.when_slow == "drop":
+            return False
+        while not self._stopping.is_set():
+            if self._frames.put(held, _TICK):
+                return True
+        return False
+
+    def _drop(self, record: SeriesRecord, number: int) -> None:
+        self._counts["frames_dropped"] += 1
+        with contextlib.suppress(OSError):
+            record.drop(number)
+
+    def _end(self, end: SeriesEnd) -> None:
+        record = self.shelf.known_as(end.series, end.unique_id)
+        if record is not None and record.ended is None:
+            record.end("end message")
+            self.news.tell()
+
+    def _end_all(self, how: Ended) -> None:
+        for record in self.shelf.in_hand():
+            if record.ended is None:
+                record.end(how)
+        self.news.tell()
+
+    def _end_the_silent(self) -> None:
+        """End series of which nothing has come for too long."""
+        now = time.time()
+        for record in self.shelf.in_hand():
+            limit = self._settings.series_timeout if record.first_seen else _ARMED
+            if record.ended is None and now - record.last_seen > limit:
+                self.log.warning("series %s ended without a word: nothing came for %g s", record.name, limit)
+                with contextlib.suppress(OSError):
+                    record.end("time-out")
+                self.news.tell()
+
+    def _say(self, text: str, about: object) -> None:
+        """Say what is wrong, once."""
+        if about not in self._said:
+            self._said.append(about)
+            self.log.error("%s", text)
+
+
+def _header(start: SeriesStart, dcid: int, settings: DetectorSettings) -> bytes:
+    """The object `header`, with what the site knows of the detector; without what has no form in JSON."""
+    told = replace(start, header=settings.geometry.completed(start.header))
+    try:
+        return dump_header(told, dcid, settings.layout)
+    except (TypeError, ValueError):
+        return dump_header(replace(told, appendix=None, config={}), dcid, settings.layout)
+
+
+_COUNTERS: Final = {
+    "frames_received": "Images that came from the detector",
+    "frames_dropped": "Images that were not kept, as the store was too slow or away",
+    "frames_again": "Images that came again",
+    "frames_unknown": "Images of series without a beginning or a DCID",
+    "messages_unreadable": "Messages of the stream that cannot be read",
+    "messages_lost": "Messages of the stream that passed unread",
+}
