@@ -12,6 +12,7 @@ from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from preparing import pytest_sessionstart
 from real.activemq.fixture import activemq
+from real.ceph import ceph
 from real.mariadb import mariadb, mariadb_url
 from real.rabbitmq.fixture import rabbitmq, vhost
 from reporting import pytest_runtest_makereport, pytest_terminal_summary
@@ -21,6 +22,7 @@ from simplon_peer import simplon
 
 __all__ = [
     "activemq",
+    "ceph",
     "mariadb",
     "mariadb_url",
     "pytest_collection_modifyitems",

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import stepped_clock
-from real import mariadb
+from real import ceph, mariadb
 from real.activemq import jolokia
 from real.activemq import server as activemq
 from real.packages import Unavailable
@@ -19,6 +19,7 @@ from simplon import environments as simulators
 
 _INSTALL = (
     activemq.install,
+    ceph.install,
     jolokia.install,
     mariadb.install,
     rabbitmq.install,

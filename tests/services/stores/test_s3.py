@@ -1,0 +1,247 @@
+"""A store that speaks S3: Ceph's object gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+import traceback
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parvis_services.stores import s3_http
+from parvis_services.stores.policy import bucket_policy
+from parvis_services.stores.profiles import KEY, Role, StoreNotConfigured, open_store
+from parvis_services.stores.s3 import S3Store
+from parvis_services.stores.store import (
+    AccessDenied,
+    DamagedObject,
+    NoSuchObject,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+from real.ceph import DAY, USERS, Ceph
+from real.daemon import free_ports, make_certificates
+from services.stores.contract import StoreContract
+from tcp_proxy import Direction, TcpProxy
+from waiting import wait_until
+
+pytestmark = pytest.mark.real("ceph")
+
+
+def opened(ceph: Ceph, role: Role, **more: Any) -> S3Store:
+    """The gateway, in a role."""
+    store = open_store("ceph", role, {KEY: {"ceph": ceph.profile(**more)}})
+    assert isinstance(store, S3Store)
+    return store
+
+
+@pytest.fixture
+def store(ceph: Ceph) -> Iterator[S3Store]:
+    store = opened(ceph, "manage")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def bucket(store: S3Store) -> str:
+    name = f"mx-{secrets.token_hex(4)}"
+    store.make_bucket(name)
+    store.set_policy(name, bucket_policy(name, [USERS["read"]], [USERS["write"]]))
+    return name
+
+
+class TestS3Store(StoreContract):
+    """Ceph does what every store does."""
+
+
+def test_reader_and_writer_can_do_no_more_than_that(ceph: Ceph, store: S3Store, bucket: str) -> None:
+    reader, writer = opened(ceph, "read"), opened(ceph, "write")
+    writer.put(bucket, "a/000001", b"counts")
+    assert reader.get(bucket, "a/000001").data == b"counts"
+    assert [one.key for one in reader.list_after(bucket)] == ["a/000001"]
+    assert reader.stat(bucket, "a/000001").size == 6
+    assert reader.usage(bucket).objects == 1
+    refused = [
+        lambda: reader.put(bucket, "a/000002", b""),
+        lambda: reader.put(bucket, "a/000001", b"", replace=True),
+        lambda: reader.delete(bucket, ["a/000001"]),
+        lambda: reader.expire(bucket, 1),
+        lambda: reader.make_bucket("of-the-reader"),
+        lambda: reader.remove_bucket(bucket),
+        lambda: reader.set_policy(bucket, bucket_policy(bucket, writers=["reader"])),
+        lambda: writer.get(bucket, "a/000001"),
+        lambda: writer.get_range(bucket, "a/000001", 0, 1),
+        lambda: writer.stat(bucket, "a/000001"),
+        lambda: writer.list_after(bucket),
+        lambda: writer.delete(bucket, ["a/000001"]),
+        lambda: writer.make_bucket("of-the-writer"),
+    ]
+    for ask in refused:
+        with pytest.raises(AccessDenied):
+            ask()
+    assert store.get(bucket, "a/000001").data == b"counts"
+
+
+def test_link_is_good_until_it_expires(ceph: Ceph, store: S3Store, bucket: str) -> None:
+    store.put(bucket, "some", b"counts")
+    link = opened(ceph, "read").presign(bucket, "some", 2)
+    assert not any(secret in link for _, secret in ceph.keys.values())
+    with urllib.request.urlopen(link) as answer:
+        assert answer.read() == b"counts"
+
+    def status() -> int:
+        try:
+            return urllib.request.urlopen(link).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    wait_until(lambda: status() == 403, 10, "the link to expire")
+
+
+def test_rule_removes_objects(store: S3Store, bucket: str) -> None:
+    store.put(bucket, "short/000001", b"")
+    store.put(bucket, "long/000001", b"")
+    store.expire(bucket, 1000, "long/")
+    store.expire(bucket, 1, "short/")
+    wait_until(lambda: not store.list_after(bucket, "short/"), 12 * DAY, "the gateway to delete it")
+    assert [one.key for one in store.list_after(bucket)] == ["long/000001"]
+
+
+def test_quota_is_used_up(ceph: Ceph, store: S3Store, bucket: str) -> None:
+    ceph.set_quota(bucket, 100_000)
+    store.put(bucket, "a", bytes(60_000))
+    with pytest.raises(StoreFull, match="quota"):
+        store.put(bucket, "b", bytes(60_000))
+    assert store.usage(bucket).capacity == 100_000
+
+
+def test_damage_on_the_way_there_is_noticed(ceph: Ceph, store: S3Store, bucket: str) -> None:
+    def damage(direction: Direction, passing: bytes) -> bytes:
+        return passing.replace(bytes(100), b"\1" + bytes(99), 1) if direction == "up" else passing
+
+    with contextlib.closing(TcpProxy(ceph.port)) as proxy:
+        through = opened(ceph, "manage", endpoint=f"http://127.0.0.1:{proxy.port}")
+        through.put(bucket, "whole", bytes(200_000))
+        proxy.watch = damage
+        with pytest.raises(StoreUnavailable, match="not what was sent"):
+            through.put(bucket, "damaged", bytes(200_000))
+    assert [one.key for one in store.list_after(bucket)] == ["whole"]
+
+
+def test_damage_in_the_store_is_noticed(store: S3Store, bucket: str) -> None:
+    """Somebody else's program writes other bytes under our checksum."""
+    info = store.put(bucket, "some", b"counts")
+    store._client._execute(  # noqa: SLF001
+        "PUT", bucket, "some", body=b"other!", headers={"x-amz-meta-sha256": info.metadata["sha256"]}
+    )
+    with pytest.raises(DamagedObject, match="SHA-256"):
+        store.get(bucket, "some")
+
+
+def test_what_another_program_stored_is_read(store: S3Store, bucket: str) -> None:
+    store._client._execute("PUT", bucket, "some", body=b"counts")  # noqa: SLF001
+    assert store.get(bucket, "some").data == b"counts"
+
+
+def test_stopped_store_is_unavailable_at_once(ceph: Ceph, store: S3Store, bucket: str) -> None:
+    store.put(bucket, "before", b"")
+    ceph.stop_gateway()
+    try:
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            store.put(bucket, "meanwhile", b"")
+        with pytest.raises(StoreUnavailable, match="refused"):
+            store.list_after(bucket)
+        assert time.monotonic() - begun < 2 * s3_http.CONNECT_TIMEOUT
+    finally:
+        ceph.start_gateway()
+    store.put(bucket, "meanwhile", b"")
+    assert [one.key for one in store.list_after(bucket)] == ["before", "meanwhile"]
+
+
+def test_store_that_says_nothing_is_unavailable(
+    ceph: Ceph, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_http, "READ_TIMEOUT", 0.5)
+    store = opened(ceph, "manage")
+    store.put(bucket, "before", b"")
+    with ceph.frozen_gateway():
+        begun = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="in time"):
+            store.put(bucket, "meanwhile", b"")
+        assert time.monotonic() - begun < 5
+
+
+def test_connection_is_encrypted_and_the_store_known(ceph: Ceph, bucket: str, tmp_path: Path) -> None:
+    known = opened(ceph, "manage", endpoint=ceph.tls_endpoint, ca_file=str(ceph.ca_file))
+    known.put(bucket, "some", b"counts")
+    assert known.get(bucket, "some").data == b"counts"
+    make_certificates(tmp_path)
+    for other in (None, str(tmp_path / "ca.pem")):
+        stranger = opened(ceph, "manage", endpoint=ceph.tls_endpoint, ca_file=other)
+        with pytest.raises(StoreUnavailable, match="no encrypted connection: .*certificate"):
+            stranger.get(bucket, "some")
+    (tmp_path / "empty.pem").write_text("nothing")
+    for file in ("missing.pem", "empty.pem"):
+        with pytest.raises(StoreNotConfigured, match=f"ca_file .*{file}"):
+            opened(ceph, "manage", endpoint=ceph.tls_endpoint, ca_file=str(tmp_path / file))
+
+
+def test_secret_is_in_no_error_and_no_log(
+    ceph: Ceph, store: S3Store, bucket: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    secret = ceph.keys["manage"][1]
+    wrong = {"access_key": ceph.keys["manage"][0], "secret_key": f"{secret}x"}
+    unknown = {"access_key": "NOBODY", "secret_key": secret}
+    (port,) = free_ports(1)
+    stores = [
+        store,
+        opened(ceph, "manage", manage=wrong),
+        opened(ceph, "manage", manage=unknown),
+        opened(ceph, "manage", endpoint=f"http://127.0.0.1:{port}"),
+        opened(ceph, "manage", endpoint=ceph.tls_endpoint),
+        opened(ceph, "read"),
+    ]
+    said: list[str] = []
+    with caplog.at_level(logging.DEBUG):
+        for one in stores:
+            said.append(f"{one!r} {one!s} {vars(one)!r}")
+            for ask in (
+                lambda one=one: one.get(bucket, "not-there"),
+                lambda one=one: one.put(f"{bucket}-not", "some", b""),
+                lambda one=one: one.list_after(f"{bucket}-not"),
+                lambda one=one: one.delete(f"{bucket}-not", ["some"]),
+                lambda one=one: one.expire(f"{bucket}-not", 1),
+                lambda one=one: one.remove_bucket(f"{bucket}-not"),
+            ):
+                with pytest.raises(StoreError) as caught:
+                    ask()
+                said.append("".join(traceback.format_exception(caught.value)))
+                assert caught.value.__cause__ is None
+    text = "\n".join([*said, caplog.text])
+    assert "urllib3" in caplog.text
+    for word in (secret, "Signature=", "AWS4-HMAC", "Authorization"):
+        assert word not in text
+    assert "the secret does not fit" in text
+    assert "does not know the access key" in text
+
+
+def test_nothing_there_says_which(store: S3Store, bucket: str) -> None:
+    with pytest.raises(NoSuchObject, match="no such object"):
+        store.get(bucket, "not-there")
+    with pytest.raises(NoSuchObject, match="no such bucket"):
+        store.usage(f"{bucket}-not")
+
+
+def test_bucket_of_somebody_else(ceph: Ceph, bucket: str) -> None:
+    other = opened(ceph, "read")
+    with pytest.raises(StoreError):
+        other.make_bucket(f"{bucket}-of-reader")
