@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from parvis_services.stream.masks import FlatField, Mask
 
 _JSON_STARTS: Final = b"{ \t\r\n"
-_NANOSECOND: Final = 1e-9
+_NANOSECONDS: Final = 1_000_000_000
 _HTYPES: Final = frozenset(
     {
         "dheader-1.0",
@@ -107,7 +107,7 @@ def encode(event: Event, *, detail: HeaderDetail = "all", flatfield: FlatField |
         event.data,
         _dump(
             {"htype": "dconfig-1.0"}
-            | {name: round((time or 0) / _NANOSECOND) for name, time in times.items()}
+            | {name: round((time or 0) * _NANOSECONDS) for name, time in times.items()}
         ),
     ]
     return [*parts, *_appendix(event.appendix)]
@@ -254,4 +254,4 @@ def _image(described: Mapping[str, Any], parts: _Parts) -> Frame:
 
 def _seconds(nanoseconds: Any) -> float | None:
     found = number(nanoseconds)
-    return None if found is None else found * _NANOSECOND
+    return None if found is None else found / _NANOSECONDS
