@@ -11,7 +11,8 @@ class ImageSeen(Model):
     """An image that is there to be looked at.
 
     Attributes:
-        file: Path of the file, for HDF5 of the master file.
+        file: Path of the file, for HDF5 of the master file; or the address of the image in a store of the
+            configuration: `s3://STORE/BUCKET/KEY`, `dir://STORE/BUCKET/KEY`.
         file_number: Number of the image in the data collection, from 1.
         file_pattern_index: Number in the name of the file.
         file_seen_at: When it was found, in seconds since 1970.
@@ -26,6 +27,16 @@ class ImageSeen(Model):
     def image_number(self) -> int | None:
         """Number under which the image is known outside: that in its name, else that in the collection."""
         return self.file_number if self.file_pattern_index is None else self.file_pattern_index
+
+
+class ImageMissing(ImageSeen):
+    """An image that was announced and is not there: it has expired, or was never written.
+
+    Attributes:
+        reason: What is missing.
+    """
+
+    reason: str
 
 
 class ImageResult(ImageSeen):

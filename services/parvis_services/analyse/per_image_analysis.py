@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import Any, ClassVar
+import time
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pydantic import BaseModel, Field, field_validator
 
+from parvis.config import Config
 from parvis.service.base import Reject, Retry, Service, Step
 from parvis.service.contract import Model, Outputs
-from parvis_services.messages import ImageResult, ImageSeen
+from parvis.service.figures import Figure
+from parvis_services.analyse.frame_fetcher import FrameFetcher
+from parvis_services.messages import ImageMissing, ImageResult, ImageSeen
 from parvis_services.paths import PathNotAllowed, PathRule
-from parvis_services.xray.errors import ImageError, MissingImageError, UnfinishedImageError
+from parvis_services.stores.store import NoSuchObject, StoreError, StoreUnavailable
+from parvis_services.stores.url import is_object_url
+from parvis_services.xray.errors import (
+    FrameRangeError,
+    ImageError,
+    MissingImageError,
+    UnfinishedImageError,
+)
 from parvis_services.xray.parameters import Algorithm, AnalysisParameters, Engine, MaskParameters
 
+if TYPE_CHECKING:
+    from parvis_services.xray.statistics import ImageAnalysis
+
+_STORE_IS_AWAY: Final = 3.0  # seconds until an image is tried again, doubled each time
 _SCAN_RANGE = re.compile(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*")
 
 
@@ -57,6 +74,11 @@ class PIAParameters(Model):
             raise ValueError("must name one single image, from 1")
         return value
 
+    @property
+    def frame(self) -> int | None:
+        """Number of the image in a file of many, from 0; None if it is not said."""
+        return self.scan_range[0] - 1 if self.scan_range else None
+
     def analysis(self) -> AnalysisParameters:
         """Return the same as the analysis wants it. Raises ValueError if the values contradict each other."""
         return AnalysisParameters(
@@ -73,43 +95,109 @@ class PIAParameters(Model):
 class PerImageAnalysis(Service[ImageSeen, PIAParameters]):
     """Finds the spots on one image and says how well it diffracts.
 
-    What the message says of the file travels on with the result. An image that is not complete is tried again
-    a few times, as a file system may show the name of a file before its contents.
+    What the message says of the file travels on with the result. The image is a file, or an object in a
+    store; the object that comes next is fetched while one is analysed. A file that is not complete is tried
+    again a few times, as a file system may show the name of a file before its contents; so is an object of a
+    store that does not answer. An object that is not there (any more) leaves at `missing`, and is no failure.
     """
 
     name: ClassVar[str] = "PerImageAnalysis"
     queue: ClassVar[str] = "per_image_analysis"
     Payload: ClassVar[type[BaseModel]] = ImageSeen
     Parameters: ClassVar[type[BaseModel]] = PIAParameters
-    outputs: ClassVar[Outputs] = {"result": ImageResult}
+    outputs: ClassVar[Outputs] = {"result": ImageResult, "missing": ImageMissing}
     default_output: ClassVar[str | None] = "result"
     prefetch: ClassVar[int] = 2  # the next image is at hand when one is done, and others get theirs
     max_retries: ClassVar[int] = 3
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._fetcher: FrameFetcher | None = None
+        self._analysed = self._missing = self._broken = 0
+        self._seconds = 0.0
+
     def start(self) -> None:
         """Load what analyses images: where it is missing, better say so now than of every image."""
         from parvis_services.xray import analysis  # noqa: F401
+        from parvis_services.xray.stored_frames import StoredFrames
+
+        self._fetcher = FrameFetcher(StoredFrames(self.config.storage))
+
+    def stop(self) -> None:
+        """Close what `start` opened."""
+        if self._fetcher is not None:
+            self._fetcher.close()
+
+    def prepare(self, payload: ImageSeen, parameters: PIAParameters) -> None:  # noqa: ARG002 - as of `Service`
+        """Begin to fetch the image, if it is in a store."""
+        if self._fetcher is not None and is_object_url(payload.file):
+            self._fetcher.announce(payload.file)
+
+    def figures(self) -> Sequence[Figure]:
+        """How many images there were, and how long fetching and computing took."""
+        own = [
+            Figure("images_analysed", "Images that were analysed", self._analysed, True),
+            Figure("images_missing", "Images that were not in their store (any more)", self._missing, True),
+            Figure("images_broken", "Images that could not be analysed", self._broken, True),
+            Figure("compute_seconds", "Time spent analysing; of files, reading too", self._seconds, True),
+        ]
+        return own + (self._fetcher.figures() if self._fetcher is not None else [])
 
     def process(self, payload: ImageSeen, step: Step[PIAParameters]) -> None:
         """Analyse the image and send the result on."""
-        from parvis_services.xray.analysis import analyse
-
-        scan_range = step.parameters.scan_range
-        rule = PathRule(self.config.storage)
-        try:
-            path = rule.path(payload.file)
-            parameters = step.parameters.analysis()
-            frame = scan_range[0] - 1 if scan_range else None
-            result = analyse(path, parameters, frame=frame, allowed=rule.predicate)
-        except (MissingImageError, UnfinishedImageError) as error:
-            raise Retry(str(error), after=1) from error
-        except (ImageError, PathNotAllowed, ValueError, RuntimeError) as error:
-            raise Reject(str(error)) from error
         about_file = {
             key: value
             for key, value in payload.model_dump(exclude_unset=True).items()
             if key.startswith("file")
         }
+        try:
+            parameters, frame = step.parameters.analysis(), step.parameters.frame
+            if is_object_url(payload.file):
+                result = self.analyse_object(payload.file, parameters, frame)
+            else:
+                result = self.analyse_file(payload.file, parameters, frame)
+        except NoSuchObject as error:
+            self._missing += 1
+            step.send("missing", about_file | {"reason": str(error)})
+            self.log.info("missing: %s", error)
+            return
+        except (MissingImageError, UnfinishedImageError) as error:
+            raise Retry(str(error), after=1) from error
+        except StoreUnavailable as error:
+            raise Retry(str(error), after=_STORE_IS_AWAY) from error
+        except (ImageError, StoreError, PathNotAllowed, ValueError, RuntimeError) as error:
+            self._broken += 1
+            raise Reject(str(error)) from error
+        self._analysed += 1
         step.send("result", result.as_dict() | about_file)
-        which = path.name if scan_range is None else f"{path.name}, image {scan_range[0]}"
+        name = payload.file.rpartition("/")[2]
+        which = name if frame is None else f"{name}, image {frame + 1}"
         self.log.info("%s: %d spots", which, result.n_spots_total)
+
+    def analyse_file(self, name: str, parameters: AnalysisParameters, frame: int | None) -> ImageAnalysis:
+        """Analyse an image in a file. Raises ImageError, PathNotAllowed, and as `analysis.analyse`."""
+        from parvis_services.xray.analysis import analyse
+
+        rule = PathRule(self.config.storage)
+        path = rule.path(name)
+        with self._computing():
+            return analyse(path, parameters, frame=frame, allowed=rule.predicate)
+
+    def analyse_object(self, name: str, parameters: AnalysisParameters, frame: int | None) -> ImageAnalysis:
+        """Analyse an image in a store. Raises ImageError, StoreError, and ValueError for a bad address."""
+        from parvis_services.xray.analysis import analyse_frame
+
+        assert self._fetcher is not None  # noqa: S101 - `start` makes it
+        if frame:
+            raise FrameRangeError(name, f"there is no frame {frame}: an object holds one image, frame 0")
+        fetched = self._fetcher.fetch(name)
+        with self._computing():
+            return analyse_frame(fetched, parameters)
+
+    @contextlib.contextmanager
+    def _computing(self) -> Generator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds += time.monotonic() - begun

@@ -111,10 +111,9 @@ def load_mask(data: bytes, metadata: Mapping[str, str]) -> NDArray[np.uint32]:
     Raises:
         BadHeader: It is none.
     """
-    import numpy as np
-
     from parvis_services.stores.frame_metadata import BadMetadata, read_metadata
-    from parvis_services.xray import tiers
+    from parvis_services.xray.images import Buffers
+    from parvis_services.xray.stored_image import decode
 
     try:
         how = read_metadata(metadata)
@@ -123,7 +122,7 @@ def load_mask(data: bytes, metadata: Mapping[str, str]) -> NDArray[np.uint32]:
     if (how.dtype, how.encoding) != ("uint32", "bslz4"):
         raise BadHeader(f"a mask is stored as uint32 and bslz4, not as {how.dtype} and {how.encoding}")
     try:
-        return tiers.decode_bitshuffle(data, how.shape, np.uint32, np.empty(how.shape, np.uint32))
+        return decode(data, "bslz4", how.shape, "uint32", Buffers())
     except ValueError as error:
         raise BadHeader(f"the mask cannot be read: {error}") from None
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from parvis_services.xray.parameters import AnalysisParameters, SpotFilters
 from parvis_services.xray.resolution import d_star_squared, in_ice_ring, within_resolution
 from parvis_services.xray.spots import Spots
 from parvis_services.xray.statistics import ImageAnalysis, image_statistics
+
+if TYPE_CHECKING:
+    from parvis_services.xray.stored_frames import FetchedFrame
 
 _DEFAULTS = AnalysisParameters()
 _buffers = Buffers()
@@ -91,6 +94,18 @@ def analyse(
         image = open_image(image, frame, buffers=_buffers, allowed=allowed)
     found = find_spots(image, parameters)
     return image_statistics(found.d_star_sq, found.spots.intensity, found.ice)
+
+
+def analyse_frame(frame: FetchedFrame, parameters: AnalysisParameters = _DEFAULTS) -> ImageAnalysis:
+    """The nine numbers of a frame that was fetched from a store.
+
+    Raises:
+        ImageError: It is damaged, or too much of it is strong.
+        ValueError: The engine `dials` is asked for, which reads files.
+    """
+    if parameters.engine == "dials":
+        raise ValueError(f"{frame.url}: the engine 'dials' reads files alone: use the engine 'parvis'")
+    return analyse(frame.image(_buffers), parameters)
 
 
 def find_spots(image: Image, parameters: AnalysisParameters = _DEFAULTS) -> ImageSpots:
