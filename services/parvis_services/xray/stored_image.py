@@ -60,9 +60,8 @@ class FrameDecoder:
         try:
             if shape is None or dtype is None:
                 raise ValueError("neither the frame nor the header of its series says its size and type")
-            kind = _type(dtype)
-            counts = decode(data, encoding, shape, dtype, buffers or Buffers())
-            return self._experiment_of(shape, kind).image(counts, name)
+            experiment = self._experiment_of(shape, _type(dtype))
+            return experiment.image(decode(data, encoding, shape, dtype, buffers or Buffers()), name)
         except (ValueError, TypeError, OverflowError) as error:
             raise BrokenImageError(name, str(error)) from None
 
