@@ -55,12 +55,11 @@ class Keeper:
         """Begin; first with what a process before this one has left behind."""
         self._thread.start()
 
-    def begin(self, record: SeriesRecord, header: bytes, mask: NDArray[np.uint32] | None) -> None:
-        """Take charge of a new series. Raises OSError if its header cannot be kept."""
+    def keep(self, record: SeriesRecord, header: bytes, mask: NDArray[np.uint32] | None) -> None:
+        """Take what is to be stored of a new series. Raises OSError if its header cannot be kept."""
         self._shelf.journals.keep(record.name, _HEADER, header)
         if mask is not None:
             self._masks[record.name] = mask
-        self._news.tell()
 
     def stop(self, seconds: float) -> None:
         """Store the manifests of series that are over, within some seconds, and end."""

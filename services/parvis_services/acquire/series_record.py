@@ -262,7 +262,7 @@ class SeriesRecord:
                 ended=self.ended,
                 told=stored,
                 header=str(store.url(self.place.bucket, self.place.header)),
-                frames=str(store.url(self.place.bucket, self.place.frames_prefix)),
+                frames=str(store.url(self.place.bucket, self.place.frames_prefix.rstrip("/"))),
             )
 
     def _place(self, repeat: int) -> SeriesPlace:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +43,26 @@ class SeriesShelf:
         for name in {*unfinished, *self._names[-1:]}:  # of the last one more may come, too
             self._load(name)
 
-    def begin(self, dcid: int, facts: Facts) -> SeriesRecord:
-        """Begin a series. Raises OSError if its journal cannot be written."""
+    def begin(self, dcid: int, facts: Facts, prepare: Callable[[SeriesRecord], None]) -> SeriesRecord:
+        """Begin a series.
+
+        Args:
+            dcid: ID of the data collection.
+            facts: What is certain of it.
+            prepare: Called before anybody can see it; may raise OSError, and then there is no such series.
+
+        Raises:
+            OSError: Its journal cannot be written.
+        """
         with self._lock:
             self._tidy()
             journal = self.journals.create(dcid)
-            record = SeriesRecord.begin(journal, facts, self._next_place(dcid, facts))
+            try:
+                record = SeriesRecord.begin(journal, facts, self._next_place(dcid, facts))
+                prepare(record)
+            except OSError:
+                journal.path.unlink(missing_ok=True)
+                raise
             self._names.append(record.name)
             self._records[record.name] = record
             return record

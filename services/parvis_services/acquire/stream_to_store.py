@@ -227,9 +227,10 @@ class StreamToStore:
             has_mask=start.mask is not None,
             recipes=settings.recipes,
         )
-        record = self.shelf.begin(dcid, facts)
+        header = _header(start, dcid, settings)
+        self.shelf.begin(dcid, facts, lambda record: self._keeper.keep(record, header, start.mask))
         self.log.info("series %d of data collection %d begins", start.series, dcid)
-        self._keeper.begin(record, _header(start, dcid, settings), start.mask)
+        self.news.tell()
 
     def _receive(self, frame: Frame) -> None:
         self._counts["frames_received"] += 1
