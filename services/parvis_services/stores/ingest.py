@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ import click
 from parvis.cli.options import json_option
 from parvis.cli.printing import print_json
 from parvis_services.stores.arguments import plural, with_storage, written_ranges, written_size
+from parvis_services.stores.progress import progress_bar
 
 if TYPE_CHECKING:
     from parvis_services.stores.ingestion import Ingested
@@ -100,8 +100,8 @@ def ingest(
             reader = stack.enter_context(contextlib.closing(open_store(name, "read", storage)))
         _make_bucket(name, place.bucket, storage)
         ingestion = Ingestion(recorded, store, place, experiment=experiment, reader=reader, parallel=parallel)
-        progress = stack.enter_context(_progress(shown=not as_json and sys.stderr.isatty()))
-        done = ingestion.run(progress)
+        moved = stack.enter_context(progress_bar("images stored"))
+        done = ingestion.run(lambda done: moved(done.stored + done.present, done.images))
     _report(done, ingestion.url, as_json)
     if done.problems:
         sys.exit(1)
@@ -169,25 +169,3 @@ def _report(done: Ingested, url: str, as_json: bool) -> None:
         click.echo(f"Error: image {number} is not stored: {printable(reason, 300)}", err=True)
     if len(done.problems) > _SHOWN_PROBLEMS:
         click.echo(f"Error: not stored are the images {written_ranges(missing)}", err=True)
-
-
-@contextlib.contextmanager
-def _progress(*, shown: bool) -> Iterator[Callable[[Ingested], None]]:
-    """A bar on standard error, and what moves it."""
-    if not shown:
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("images stored", total=None)
-        begun = time.monotonic()
-
-        def show(done: Ingested) -> None:
-            count = done.stored + done.present
-            rate = count / max(time.monotonic() - begun, 1e-9)
-            bar.update(task, description=f"images stored, {rate:.0f}/s", completed=count, total=done.images)
-
-        yield show

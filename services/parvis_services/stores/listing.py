@@ -224,8 +224,7 @@ def _table(*headings: str) -> Table:
         table.add_column(
             heading.removeprefix(">"),
             justify="right" if heading.startswith(">") else "left",
-            no_wrap=True,
-            overflow="ignore",
+            overflow="fold",
         )
     return table
 
