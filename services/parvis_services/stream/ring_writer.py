@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from parvis_services.stream.events import Bytes
@@ -81,6 +82,7 @@ class RingWriter:
         else:
             raise RingError(f"{self.path} changes all the time: do two programs make rings of that name?")
         self._file = file
+        _new_kept_path(self.path).unlink(missing_ok=True)  # of a writer that was killed
         self._memory = RingMemory(file, writable=True)
         self.records = self._memory.words[RECORDS_WORD]
 
@@ -149,7 +151,7 @@ class RingWriter:
         told = (MAGIC, words[GENERATION_WORD], position, self.records, len(views))
         head = b"".join(word.to_bytes(WORD, "little") for word in told)
         path = kept_path(self.path)
-        new = path.with_name(f"{path.name}.new")
+        new = _new_kept_path(self.path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
@@ -231,6 +233,12 @@ class RingWriter:
             return
         os.fchown(file, -1, self._group)
         os.fchmod(file, 0o640)
+
+
+def _new_kept_path(path: Path) -> Path:
+    """Where a record is written before it is the one that is kept."""
+    kept = kept_path(path)
+    return kept.with_name(f"{kept.name}.new")
 
 
 def _group(name: str) -> int:
