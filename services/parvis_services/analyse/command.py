@@ -1,19 +1,22 @@
-"""`parvis analyse`: per-image analysis of files in the terminal, without a broker."""
+"""`parvis analyse`: per-image analysis in the terminal, without a broker."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from parvis.cli.environments import environments_option
 from parvis.cli.group import INTERRUPTED
 
 if TYPE_CHECKING:
     from parvis_services.xray.parameters import AnalysisParameters
     from parvis_services.xray.statistics import ImageAnalysis
+    from parvis_services.xray.stored_frames import StoredFrames
 
 
 class _FrameRange(click.ParamType):
@@ -57,7 +60,7 @@ class _FrameRange(click.ParamType):
     "--frames",
     type=_FrameRange(),
     metavar="A:B",
-    help="Of HDF5 files: frames A to B-1, counted from 0; or one frame.  [default: all]",
+    help="Of HDF5 files and series: frames A to B-1, counted from 0; or one.  [default: all]",
 )
 @click.option(
     "--engine",
@@ -67,6 +70,7 @@ class _FrameRange(click.ParamType):
     help="Who does it: Parvis, or DIALS where that is installed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
+@environments_option
 def analyse(
     files: tuple[str, ...],
     algorithm: Any,
@@ -75,18 +79,21 @@ def analyse(
     frames: slice | None,
     engine: Any,
     as_json: bool,
+    environments: tuple[str, ...],
 ) -> None:
     """Find spots on images, and say how far they diffract.
 
-    Takes CBF files, also ones compressed with gzip or bzip2, and HDF5 master files (NXmx, EIGER). A file
-    that cannot be read is named on stderr, and the others are still done. Exit code: 0 all done, 1 not all,
-    2 wrong usage.
+    Takes CBF files, also ones compressed with gzip or bzip2, HDF5 master files (NXmx, EIGER), and addresses
+    of images and series in a store of the configuration. What cannot be read is named on stderr, and the
+    others are still done. Exit code: 0 all done, 1 not all, 2 wrong usage.
 
     \b
     Examples:
       parvis analyse thau_3_2_0003.cbf.bz2
       parvis analyse grid/*.cbf --algorithm dispersion_extended --d-min 2
       parvis analyse insulin_master.h5 --frames 0:100 --json
+      parvis analyse s3://ceph/i04/993677/1/000012
+      parvis analyse dir://ram/i04/993677/1 --frames :100
     """
     from parvis_services.xray.parameters import AnalysisParameters
 
@@ -95,7 +102,7 @@ def analyse(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     failures: list[str] = []
-    results = _results(files, frames, parameters, failures)
+    results = _results(_Sources(files, frames, environments), parameters, failures)
     if as_json:
         import orjson
 
@@ -112,27 +119,74 @@ def analyse(
         sys.exit(1)
 
 
+class _Sources:
+    """Where the images are: files, and stores of the configuration, which is read when one is asked for."""
+
+    def __init__(self, names: tuple[str, ...], frames: slice | None, environments: tuple[str, ...]) -> None:
+        self.names = names
+        self._frames = frames
+        self._environments = environments
+
+    def images(self, name: str) -> Iterator[tuple[str, int | None]]:
+        """The images behind a name: what to call each, and which of a file it is.
+
+        Raises: as `images.expected_frames` and `StoredFrames.frames`.
+        """
+        from parvis_services.stores.url import is_object_url
+
+        if is_object_url(name):
+            found = self.stored.frames(name)
+            yield from ((url, None) for url in (found[self._frames] if self._frames else found))
+        else:
+            yield from ((name, number) for number in _frame_numbers(name, self._frames))
+
+    @cached_property
+    def stored(self) -> StoredFrames:
+        """What is in stores."""
+        from parvis.config import Config
+        from parvis_services.xray.stored_frames import StoredFrames
+
+        context = click.get_current_context()
+        environments = (*context.meta.get("parvis.environments", ()), *self._environments)
+        frames = StoredFrames(Config.load(environments=environments).storage)
+        context.call_on_close(frames.close)
+        return frames
+
+    def analyse(self, name: str, frame: int | None, parameters: AnalysisParameters) -> ImageAnalysis:
+        """Analyse an image. Raises as `analysis.analyse` and `StoredFrames.fetch`."""
+        from parvis_services.stores.url import is_object_url
+        from parvis_services.xray.analysis import analyse, analyse_frame
+
+        if is_object_url(name):
+            return analyse_frame(self.stored.fetch(name), parameters)
+        return analyse(name, parameters, frame=frame)
+
+
 def _results(
-    files: tuple[str, ...], frames: slice | None, parameters: AnalysisParameters, failures: list[str]
+    sources: _Sources, parameters: AnalysisParameters, failures: list[str]
 ) -> Iterator[tuple[str, int | None, ImageAnalysis]]:
     """What each image gives; errors go to stderr and into `failures`."""
-    from parvis_services.xray.analysis import analyse as analyse_image
+    from parvis_services.stores.profiles import StoreNotConfigured
+    from parvis_services.stores.store import StoreError
+    from parvis_services.stores.url import BadUrl
     from parvis_services.xray.errors import ImageError, UnfinishedImageError
 
-    for file in files:
+    for name in sources.names:
         try:
-            numbers = _frame_numbers(file, frames)
-        except ImageError as error:
+            images = list(sources.images(name))
+        except (ImageError, StoreError) as error:
             _report(str(error), failures)
             continue
-        for frame in numbers:
+        except (BadUrl, StoreNotConfigured) as error:
+            raise click.UsageError(str(error)) from None
+        for image, frame in images:
             try:
-                yield file, frame, analyse_image(file, parameters, frame=frame)
-            except ImageError as error:
+                yield image, frame, sources.analyse(image, frame, parameters)
+            except (ImageError, StoreError) as error:
                 _report(str(error), failures)
                 if isinstance(error, UnfinishedImageError):
                     break
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 raise click.UsageError(str(error)) from None
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import orjson
 import pytest
+import yaml
+from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from made_nxmx import counts
@@ -17,6 +20,7 @@ from parvis.config import Config
 from parvis.service.host import Host
 from parvis.service.testing import run
 from parvis.transport.embedded import BrokerThread
+from parvis_services.analyse.command import analyse as analyse_command
 from parvis_services.analyse.frame_fetcher import FrameFetcher
 from parvis_services.analyse.per_image_analysis import PerImageAnalysis
 from parvis_services.stores.directory import DirectoryStore
@@ -255,6 +259,51 @@ def test_a_series_that_took_the_place_of_another_has_its_own_header(site: Site) 
     site.begin(dataclasses.replace(SMALL, distance=0.5))
     assert frames.fetch(url).decoder.header.distance == 0.5
     assert StoredFrames(site.config.storage).fetch(url).image().detector != first.image().detector
+
+
+@pytest.fixture
+def configured(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path.with_name("zocalo.yml")
+    storage = {"plugin": "storage", **site.config.storage}
+    file.write_text(yaml.safe_dump({"version": 1, "s": storage, "environments": {"default": ["s"]}}))
+    monkeypatch.setenv("ZOCALO_CONFIG", str(file))
+
+
+@pytest.mark.usefixtures("unconfigured", "configured")
+def test_the_command_analyses_images_and_series(site: Site) -> None:
+    site.begin(SMALL)
+    urls = [site.put(number, counts(1, np.uint16)[0]) for number in (1, 2, 4)]
+    series = "dir://ram/i04/mx/4077358/7"
+    for arguments, images in (
+        ([urls[2]], urls[2:]),
+        ([series], urls),
+        ([f"{series}/", "--frames", "1:"], urls[1:]),
+    ):
+        done = CliRunner().invoke(analyse_command, [*arguments, "--json"])
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert [orjson.loads(line)["file"] for line in done.stdout.splitlines()] == images
+    done = CliRunner().invoke(analyse_command, urls)
+    assert "000004" in done.stdout
+
+
+@pytest.mark.usefixtures("unconfigured", "configured")
+def test_the_command_says_what_is_wrong(site: Site) -> None:
+    site.begin(SMALL)
+    url = site.put(1, counts(1, np.uint16)[0])
+    for wrong, code, reason in (
+        (site.url(2), 1, f"Error: {site.url(2)}: there is no such object"),
+        ("dir://ram/i04/mx/1/1", 1, "there are no images"),
+        ("dir://tape/i04/mx/1/1/000001", 2, "no store 'tape'"),
+        ("s3://me:secret@ram/i04/x", 2, "never a login"),
+    ):
+        done = CliRunner().invoke(analyse_command, [url, wrong, "--json"])
+        assert done.exit_code == code
+        assert reason in done.stderr
+        assert "secret" not in done.output
+        assert url in done.stdout
+    done = CliRunner().invoke(analyse_command, [url, "--engine", "dials"])
+    assert done.exit_code == 2
+    assert "reads files alone" in done.stderr
 
 
 class Gates:
