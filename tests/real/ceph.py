@@ -24,7 +24,7 @@ from real.packages import skipping_if_unavailable
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 PACKAGES = ("ceph-mon", "ceph-osd", "radosgw", "ceph-common")
-DAY = 5
+DAY = 2
 """Seconds that a day of a lifecycle rule lasts."""
 
 USERS = {"manage": "manager", "write": "writer", "read": "reader"}
@@ -69,6 +69,8 @@ osd_crush_chooseleaf_type = 0
 osd_class_load_list = *
 osd_class_default_list = *
 osd_memory_target = 939524096
+# A gateway that was killed holds up the next one for so long: it is still told of changes.
+osd_client_watch_timeout = 3
 [osd]
 # An address of its own, so that its ports are nobody else's.
 public_addr = {osd_address}
@@ -80,6 +82,7 @@ rgw_data = {directory}/rgw
 rgw_frontends = beast endpoint=127.0.0.1:{ports[2]} ssl_endpoint=127.0.0.1:{ports[3]} \
 ssl_certificate={directory}/server.pem ssl_private_key={directory}/server.key
 rgw_thread_pool_size = 64
+objecter_tick_interval = 1
 rgw_enable_usage_log = false
 rgw_relaxed_s3_bucket_names = true
 rgw_lc_debug_interval = {day}
@@ -190,6 +193,12 @@ class Ceph:
             raise RuntimeError(f"{' '.join(command[:3])} failed: {done.stderr[-1000:]}")
         return done.stdout
 
+    def make_user(self) -> dict[str, str]:
+        """Make a user who has nothing to do with the others; return a login as `parvis.stores` has it."""
+        user, secret = secrets.token_hex(8), secrets.token_urlsafe(30)
+        self._create_user(user, (user, secret))
+        return {"access_key": user, "secret_key": secret}
+
     def set_quota(self, bucket: str, size: int) -> None:
         """Let a bucket hold no more than so many bytes."""
         of = ("--quota-scope=bucket", f"--bucket={bucket}")
@@ -237,13 +246,12 @@ class Ceph:
         self._others.append(process)
 
     def _make_user(self, role: str) -> None:
-        user = USERS[role]
-        access_key, secret_key = self.keys[role]
-        login = (f"--access-key={access_key}", f"--secret-key={secret_key}")
-        buckets = () if role == "manage" else ("--max-buckets=-1",)  # it may make none
-        self.run(
-            "radosgw-admin", "user", "create", f"--uid={user}", f"--display-name={user}", *login, *buckets
-        )
+        # Only who manages may make buckets.
+        self._create_user(USERS[role], self.keys[role], *(() if role == "manage" else ("--max-buckets=-1",)))
+
+    def _create_user(self, user: str, keys: tuple[str, str], *more: str) -> None:
+        login = (f"--access-key={keys[0]}", f"--secret-key={keys[1]}")
+        self.run("radosgw-admin", "user", "create", f"--uid={user}", f"--display-name={user}", *login, *more)
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5):

@@ -34,26 +34,24 @@ def bucket_policy(
             raise ValueError(f"{name[:80]!r} cannot be the name of a user")
     objects, itself = f"arn:aws:s3:::{bucket}/*", f"arn:aws:s3:::{bucket}"
     statements: list[dict[str, Any]] = []
-    if readers:
-        who = _principals(readers, tenant)
-        statements.append(_allow("ParvisReaders", who, ["s3:GetObject"], objects))
-        statements.append(_allow("ParvisReadersList", who, ["s3:ListBucket"], itself))
-    if writers:
-        statements.append(_allow("ParvisWriters", _principals(writers, tenant), ["s3:PutObject"], objects))
+
+    def say(name: str, effect: str, users: Sequence[str], actions: Sequence[str], resource: str) -> None:
+        if users:
+            who = {"AWS": [f"arn:aws:iam::{tenant}:user/{user}" for user in users]}
+            told = {"Sid": name, "Effect": effect, "Principal": who, "Action": [*actions]}
+            statements.append({**told, "Resource": [resource]})
+
+    say("ParvisReaders", "Allow", readers, ["s3:GetObject"], objects)
+    say("ParvisReadersList", "Allow", readers, ["s3:ListBucket"], itself)
+    say("ParvisWriters", "Allow", writers, ["s3:PutObject"], objects)
+    # Who has put an object owns it, and could read it and delete it else; a denial counts more than that.
+    say(
+        "ParvisWritersOnly",
+        "Deny",
+        writers,
+        ["s3:GetObject*", "s3:DeleteObject*", "s3:PutObjectAcl"],
+        objects,
+    )
     if not statements:
         raise ValueError("a policy without readers and writers would say nothing")
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
-
-
-def _principals(users: Sequence[str], tenant: str) -> list[str]:
-    return [f"arn:aws:iam::{tenant}:user/{user}" for user in users]
-
-
-def _allow(name: str, who: list[str], actions: list[str], resource: str) -> dict[str, Any]:
-    return {
-        "Sid": name,
-        "Effect": "Allow",
-        "Principal": {"AWS": who},
-        "Action": actions,
-        "Resource": [resource],
-    }

@@ -90,6 +90,8 @@ class S3Store(ImageStore):
         kept[CHECKSUM] = hashlib.sha256(view).hexdigest()
         headers = {f"{_METADATA}{name}": text for name, text in kept.items()}
         headers["Content-Type"] = "application/octet-stream"
+        # An object belongs to who puts it: without this, who owns the bucket could delete and not read it.
+        headers["x-amz-acl"] = "bucket-owner-full-control"
         if not replace:
             headers["If-None-Match"] = "*"
         response = self._http.request(url, "PUT", body=view, headers=headers, digest=kept[CHECKSUM])

@@ -29,7 +29,6 @@ READ_TIMEOUT: Final = 10.0
 
 _KEPT_OPEN: Final = 32  # connections: as many threads as anybody has who uploads
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
-_LARGEST_ERROR: Final = 64 << 10
 
 
 def connection_pool(tls: ssl.SSLContext | None) -> urllib3.PoolManager:
@@ -120,7 +119,7 @@ def _read(url: ObjectUrl, method: str, response: BaseHTTPResponse) -> BaseHTTPRe
             raise StoreError(url, f"it has {length} bytes, more than {LARGEST_OBJECT}")
         response.read(cache_content=True)
         return response
-    response.read(_LARGEST_ERROR, cache_content=True)
+    response.read(cache_content=True)
     raise error_of(url, response.status, _code_of(response))
 
 

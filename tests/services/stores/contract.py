@@ -120,7 +120,7 @@ class StoreContract:
         assert [one.key for one in store.list_after(bucket, "0011")] == ["001100"]
 
     def test_what_is_not_there(self, store: ImageStore, bucket: str) -> None:
-        for ask in (store.get, store.stat, lambda *at: store.get_range(*at, 0, 1)):
+        for ask in (store.get, store.stat, lambda *at: store.get_range(at[0], at[1], 0, 1)):
             with pytest.raises(NoSuchObject):
                 ask(bucket, "mx/7/1/000001")
             with pytest.raises(NoSuchObject):
@@ -179,7 +179,8 @@ class StoreContract:
                 ask(name)
 
     @pytest.mark.parametrize(
-        "metadata", [{"Big": "x"}, {"a": "line\nbreak"}, {"a": "ä"}, {"sha256": "0"}, {"a": "x" * 2000}, {"a": " "}]
+        "metadata",
+        [{"Big": "x"}, {"a": "line\nbreak"}, {"a": "ä"}, {"sha256": "0"}, {"a": "x" * 2000}, {"a": " "}],
     )
     def test_metadata_that_a_store_would_change_are_refused(
         self, store: ImageStore, bucket: str, metadata: dict[str, str]
