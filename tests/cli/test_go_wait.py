@@ -109,7 +109,7 @@ def test_images_that_do_not_come_are_a_failure(beamline: Beamline):
     assert events(result)[-1] == {
         "event": "end",
         "success": False,
-        "reason": "Only 2 of 3 images appeared before the file watcher gave up.",
+        "reason": "Only 2 of 3 images appeared before the watcher gave up.",
         "images": 2,
     }
 

@@ -10,7 +10,7 @@ from parvis.cli.job import Job
 from parvis.recipe.watch import DEAD_LETTER_KEY, SERVICE_LABEL
 from parvis.transport.base import Message
 
-EVENTS = ["started", "image", "finished", "timeout", "centred", "abort", "nonesuch"]
+EVENTS = ["started", "image", "missing", "finished", "timeout", "centred", "abort", "nonesuch"]
 
 NAMES = ["every", "every-0", "finally", "result", "files-seen", "files-expected", "success", "results"]
 
@@ -25,11 +25,13 @@ values = st.recursive(
 nodes = st.fixed_dictionaries(
     {},
     optional={
-        "queue": st.sampled_from(["filewatcher", "per_image_analysis", "reduce.xray_centering"]),
+        "queue": st.sampled_from(
+            ["filewatcher", "objectwatcher", "per_image_analysis", "reduce.xray_centering"]
+        ),
         "service": st.just(SERVICE_LABEL) | values,
         "parameters": st.fixed_dictionaries({"event": st.sampled_from(EVENTS)}) | values,
         "output": st.dictionaries(
-            st.sampled_from(["every", "every-0", "result", "finally"]), st.integers(1, 4)
+            st.sampled_from(["every", "every-0", "result", "finally", "missing"]), st.integers(1, 4)
         )
         | values,
     },
@@ -120,3 +122,81 @@ def test_a_watch_that_is_set_aside_is_the_end():
     job.take(from_node(2, 5, {"file": "/a_1", "file-number": 1}))
     job.take(dead_letter(1, "FileWatcher", "no pattern"))
     assert job.is_over
+
+
+def label(event: str) -> dict[str, Any]:
+    return {"service": SERVICE_LABEL, "topic": "t", "parameters": {"event": event}}
+
+
+STREAM = {
+    "1": {"queue": "cephwriter", "output": {"every": 2, "finally": [3, 5]}},
+    "2": {"queue": "per_image_analysis", "output": {"result": 6, "missing": 7}},
+    "3": {
+        "queue": "objectwatcher",
+        "parameters": {"manifest": True},
+        "output": {"every": 2, "missing": 4, "finally": 5},
+    },
+    "4": {"queue": "filewatcher", "parameters": {"hdf5": "/x"}, "output": {"every": 2, "finally": 5}},
+    "5": label("finished"),
+    "6": label("image"),
+    "7": label("missing"),
+    "start": [[1, {}]],
+}
+
+
+def streamed(job: Job, sender: int, watcher: int, payload: Any) -> None:
+    body = {"recipe": STREAM, "recipe-pointer": watcher, "recipe-path": [sender], "payload": payload}
+    job.take(message(json.dumps(body).encode(), **{"workflows-recipe": "True"}))
+
+
+def images(job: Job, *numbers: int, event: int = 6) -> None:
+    for number in numbers:
+        streamed(job, 2, event, {"file": f"s3://a/b/1/1/{number:06d}", "file-number": number})
+
+
+def ended(seen: int) -> dict[str, Any]:
+    return {"images-expected": 3, "images-seen": seen, "success": seen == 3}
+
+
+def test_a_watcher_that_is_only_for_what_is_missing_is_not_waited_for():
+    job = Job()
+    streamed(job, 1, 5, ended(3))
+    images(job, 1, 2, 3)
+    assert not job.is_over
+    streamed(job, 3, 5, ended(3))
+    assert (job.expected, job.is_over, job.failure) == (3, True, None)
+
+
+def test_what_one_watcher_was_too_late_for_another_one_completes():
+    job = Job()
+    streamed(job, 1, 5, ended(1))
+    images(job, 1)
+    streamed(job, 3, 5, ended(2))
+    images(job, 2)
+    assert not job.is_over
+    streamed(job, 4, 5, {"files-expected": 3, "files-seen": 3, "success": True})
+    assert (job.expected, job.is_over) == (3, False)
+    images(job, 3)
+    assert (job.is_over, job.failure) == (True, None)
+
+
+def test_what_nobody_has_seen_makes_the_job_fail():
+    job = Job()
+    streamed(job, 1, 5, ended(1))
+    images(job, 1)
+    streamed(job, 3, 5, ended(2))
+    images(job, 2)
+    streamed(job, 4, 5, {"files-expected": 3, "files-seen": 2, "success": False})
+    assert job.is_over
+    assert job.failure == "Only 2 of 3 images appeared before the watcher gave up."
+
+
+def test_an_image_that_has_expired_is_not_waited_for():
+    job = Job()
+    streamed(job, 1, 5, ended(3))
+    streamed(job, 3, 5, ended(3))
+    images(job, 1, 2)
+    assert not job.is_over
+    images(job, 3, 3, event=7)
+    assert job.is_over
+    assert job.failure == "1 of the images are not in their store (any more)."

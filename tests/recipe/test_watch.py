@@ -76,7 +76,8 @@ def test_nodes_without_outputs_get_some():
     recipe = {"7": {"queue": "per_image_analysis"}, "start": [[7, {}]]}
     watched = add_watcher(recipe, TOPIC)
     assert events(watched, "7", "result") == ["image"]
-    assert sorted(watched) == ["7", "8", "9", "start"]
+    assert events(watched, "7", "missing") == ["missing"]
+    assert sorted(watched) == ["10", "7", "8", "9", "start"]
 
 
 def test_recipe_with_nothing_to_watch_tells_its_start():

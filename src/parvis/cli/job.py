@@ -20,17 +20,21 @@ from parvis.transport.base import Message
 
 @dataclass
 class _Watcher:
-    """A file watcher of the recipe: how many images it expects, and how it ended.
+    """A watcher or writer of the recipe: how many images it expects, and how it ended.
 
     Attributes:
         expected: How many images there are to be; None as long as nobody knows.
         seen: How many there were, at the end.
         success: Whether that were all; None before the end.
+        completes: The watcher that it begins after, to send what that one has not; its count is that of both.
+        is_needed: Whether it begins whatever came of that one.
     """
 
     expected: int | None
     seen: int | None = None
     success: bool | None = None
+    completes: int | None = None
+    is_needed: bool = True
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Job:
     Attributes:
         recipe_id: The recipe ID; None before the start.
         images: Results in order of arrival, one an image and node.
+        missing: Images that were announced, and are not in their store (any more), one an image and node.
         centres: Results of the centring.
         rejected: Why the dispatcher started nothing, or None.
         aborted: The centring gave up.
@@ -48,6 +53,9 @@ class Job:
 
     recipe_id: str | None = None
     images: dict[tuple[Any, ...], dict[str, Any]] = field(
+        default_factory=dict[tuple[Any, ...], "dict[str, Any]"]
+    )
+    missing: dict[tuple[Any, ...], dict[str, Any]] = field(
         default_factory=dict[tuple[Any, ...], "dict[str, Any]"]
     )
     centres: dict[int, dict[str, Any]] = field(default_factory=dict[int, "dict[str, Any]"])
@@ -80,10 +88,13 @@ class Job:
         """How many image results will come, or None as long as nobody knows."""
         total = 0
         for analysis in self._analyses:
-            for count in self._feeds(analysis):
-                if count is None:
-                    return None
-                total += count
+            feeds = list(self._feeds(analysis))
+            counts = [count for count, completes in feeds if not completes]
+            if None in counts:
+                return None
+            # What completes the others counts what these have sent, too.
+            known = [count for count, completes in feeds if completes and count is not None]
+            total += max(sum(count for count in counts if count is not None), *known, 0)
         return total
 
     @property
@@ -98,10 +109,10 @@ class Job:
             return True
         if self._recipe is None or self._dead_at(self._watchers):
             return self._recipe is not None
-        if any(watcher.success is None for watcher in self._watchers.values()):
+        if any(watcher.success is None and self._begins(watcher) for watcher in self._watchers.values()):
             return False
         expected = self.expected
-        lost = self._dead_at(self._analyses)
+        lost = self._dead_at(self._analyses) + len(self.missing)
         if expected is None or len(self.images) + lost < expected:
             return False
         if not self._is_complete or lost or self._dead_at(self._centrings):
@@ -111,8 +122,14 @@ class Job:
     @property
     def seems_over(self) -> bool:
         """Whether it is over but for image results, which a lost connection may have kept from us."""
-        ended = all(watcher.success is not None for watcher in self._watchers.values())
+        watchers = self._watchers.values()
+        ended = all(watcher.success is not None or not self._begins(watcher) for watcher in watchers)
         return self._recipe is not None and ended and self._centrings <= self.centres.keys()
+
+    def _begins(self, watcher: _Watcher) -> bool:
+        """Whether a watcher has begun, or will: one that is only needed for what is missing may not."""
+        before = None if watcher.completes is None else self._watchers.get(watcher.completes)
+        return watcher.is_needed or before is None or not before.success
 
     def _dead_at(self, nodes: Collection[int]) -> int:
         return sum(node in nodes for node, _, _ in self.dead_letters)
@@ -128,17 +145,38 @@ class Job:
             what = "A message was" if number == 1 else f"{number} messages were, the first"
             return f"{what} given up by {service}: {reason}"
         if not self._is_complete:
-            ended = [watcher for watcher in self._watchers.values() if watcher.success is False]
+            ended = self._failed_watchers()
             seen = sum(watcher.seen or 0 for watcher in ended)
             expected = sum(watcher.expected or 0 for watcher in ended)
-            return f"Only {seen} of {expected} images appeared before the file watcher gave up."
+            return f"Only {seen} of {expected} images appeared before the watcher gave up."
+        if self.missing:
+            return f"{len(self.missing)} of the images are not in their store (any more)."
         if self.aborted:
             return "The centring gave up: not all images of the grid were analysed in time."
         return None
 
     @property
     def _is_complete(self) -> bool:
-        return all(watcher.success is not False for watcher in self._watchers.values())
+        return not self._failed_watchers()
+
+    def _failed_watchers(self) -> list[_Watcher]:
+        """Those that have not seen all, unless another one has completed it."""
+        good = {number for number, watcher in self._watchers.items() if watcher.success}
+        for _ in self._watchers:  # from the last one to begin back to the first
+            good |= {
+                watcher.completes
+                for number, watcher in self._watchers.items()
+                if number in good and watcher.completes is not None
+            }
+        return [
+            watcher
+            for number, watcher in self._watchers.items()
+            if watcher.success is False
+            and number not in good
+            and not any(
+                other.completes == number and other.success is False for other in self._watchers.values()
+            )
+        ]
 
     def _take_failure(self, content: Any) -> dict[str, Any] | None:
         letter = as_object(as_object(content).get(DEAD_LETTER_KEY))
@@ -156,8 +194,8 @@ class Job:
         match event:
             case "started":
                 return {"event": "started", "recipe_id": self.recipe_id}
-            case "image":
-                return self._take_image(sender, payload)
+            case "image" | "missing":
+                return self._take_image(event, sender, payload)
             case "finished":
                 return self._take_end(sender, payload)
             case "centred" if sender not in self.centres:
@@ -169,13 +207,14 @@ class Job:
             case _:
                 return None
 
-    def _take_image(self, sender: int, payload: dict[str, Any]) -> dict[str, Any] | None:
+    def _take_image(self, event: str, sender: int, payload: dict[str, Any]) -> dict[str, Any] | None:
+        images = self.images if event == "image" else self.missing
         names = ("file", "file-number", "file-pattern-index", "file-list-index", "hdf5-index")
         key = (sender, *(str(payload.get(name)) for name in names))
-        if key in self.images:  # delivered twice
+        if key in images:  # delivered twice
             return None
-        self.images[key] = payload
-        return {"event": "image", "result": payload}
+        images[key] = payload
+        return {"event": event, "result": payload}
 
     def _take_end(self, sender: int, payload: dict[str, Any]) -> dict[str, Any] | None:
         watcher = self._watchers.get(sender)
@@ -198,19 +237,35 @@ class Job:
                     self._centrings.add(number)
                 case _:
                     pass
+        self._plan_completion(envelope.recipe)
         self._recipe = envelope.recipe
         self.recipe_id = envelope.recipe_id
 
-    def _feeds(self, analysis: int) -> Iterator[int | None]:
-        """Yield how many images a per-image analysis gets from each that sends it any."""
+    def _plan_completion(self, recipe: Mapping[str, Any]) -> None:
+        """Find the watchers that send what others have not: by the manifest, or what is missing."""
+        for number, output, target in _links(recipe):
+            watcher = self._watchers.get(target)
+            if watcher is None or number not in self._watchers or number == target:
+                continue
+            parameters = as_object(as_object(recipe.get(str(target))).get("parameters"))
+            if output == "missing" or (output == "finally" and parameters.get("manifest")):
+                watcher.completes = number
+                watcher.is_needed = output != "missing"
+
+    def _feeds(self, analysis: int) -> Iterator[tuple[int | None, bool]]:
+        """Yield how many images a per-image analysis gets from each that sends it any.
+
+        And whether that one completes what others have sent.
+        """
         recipe = self._recipe or {}
         for entry in cast("list[Any]", recipe.get("start") or []):
             if isinstance(entry, list) and str(cast("list[Any]", entry)[:1]) == str([analysis]):
-                yield 1
+                yield 1, False
         for number, output, target in _links(recipe):
             if target == analysis:
                 watcher = self._watchers.get(number)
-                yield None if watcher is None else _images_at(output, watcher)
+                count = None if watcher is None else _images_at(output, watcher)
+                yield count, watcher is not None and watcher.completes is not None
 
 
 def _event(node: Any) -> str | None:
@@ -233,11 +288,12 @@ def _links(recipe: Mapping[str, Any]) -> Iterator[tuple[int, str, int]]:
 
 
 def _images_in(node: dict[str, Any]) -> int | None:
-    """Return how many images a file watcher is to see, if its parameters say so."""
+    """Return how many images a watcher is to see, if its parameters say so."""
     parameters = as_object(node.get("parameters"))
-    if "pattern" in parameters:
+    if "pattern" in parameters or "objects" in parameters:
         try:
-            return max(0, int(parameters["pattern-end"]) - int(parameters["pattern-start"]) + 1)
+            start: Any = parameters.get("pattern-start", 1 if "objects" in parameters else None)
+            return max(0, int(parameters["pattern-end"]) - int(start) + 1)
         except (KeyError, TypeError, ValueError):
             return None
     files = parameters.get("list")
@@ -245,14 +301,14 @@ def _images_in(node: dict[str, Any]) -> int | None:
 
 
 def _images_at(output: str, watcher: _Watcher) -> int | None:
-    """Return how many images leave a file watcher at an output, as far as is known."""
+    """Return how many images leave a watcher at an output, as far as is known."""
     total = watcher.expected
     seen = total if watcher.success is None else watcher.seen
+    if output == "every":
+        return seen
     if total is None or seen is None:
         return None
     name, _, step = output.partition("-")
-    if output == "every":
-        return seen
     if name == "every" and step.isdecimal():
         return -(-seen // max(1, int(step)))
     if name == "select" and step.isdecimal():

@@ -13,13 +13,16 @@ The contract between three parties:
   ============ ========================================== ==========================================
   `started`    the dispatcher, with the start nodes       empty
   `image`      `per_image_analysis`, output `result`      what is known of one image
-  `finished`   `filewatcher`, output `finally`            `files-expected`, `files-seen`, `success`
-  `timeout`    `filewatcher`, output `timeout`            the file that did not come
+  `missing`    `per_image_analysis`, output `missing`     an image that is not in its store (any more)
+  `finished`   watchers and writers, output `finally`     `files-expected`, `files-seen`, `success`; or the
+                                                          same of `images`
+  `timeout`    watchers and writers, output `timeout`     the image that did not come
   `centred`    `reduce.xray_centering`, output `success`  the result
   `abort`      `reduce.xray_centering`, output `abort`    empty
   ============ ========================================== ==========================================
 
-  and the last number of `recipe-path` is the node that it came from; or a plain message
+  Watchers and writers are `filewatcher`, `objectwatcher` and `cephwriter`, or `cephwriter.<detector>`. The
+  last number of `recipe-path` is the node that it came from; or a plain message
   `{"parvis-error": reason}` from the dispatcher; or a plain message `{"parvis-dead-letter": {"node": number,
   "service": name, "reason": text}}` from a host that has set a message of the recipe aside.
 """
@@ -29,7 +32,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeGuard, cast
+from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 from parvis.recipe.envelope import Envelope, dump_json
 from parvis.transport.base import Send
@@ -41,12 +44,18 @@ DEAD_LETTER_KEY = "parvis-dead-letter"
 SERVICE_LABEL = "go --wait"
 _LONGEST_REASON = 500
 
-Event = Literal["started", "image", "finished", "timeout", "centred", "abort"]
+Event = Literal["started", "image", "missing", "finished", "timeout", "centred", "abort"]
+
+_Watched: TypeAlias = tuple[dict[str, Event], str | None]
+_WATCH: _Watched = ({"finally": "finished", "timeout": "timeout"}, None)
+_WRITER = "cephwriter"
 
 # Queue: its outputs that are watched, and the output of a node that names none.
-_WATCHED: dict[str, tuple[dict[str, Event], str | None]] = {
-    "per_image_analysis": ({"result": "image"}, "result"),
-    "filewatcher": ({"finally": "finished", "timeout": "timeout"}, None),
+_WATCHED: dict[str, _Watched] = {
+    "per_image_analysis": ({"result": "image", "missing": "missing"}, "result"),
+    "filewatcher": _WATCH,
+    "objectwatcher": _WATCH,
+    _WRITER: _WATCH,
     "reduce.xray_centering": ({"success": "centred", "abort": "abort"}, "success"),
 }
 _TOPIC = re.compile(rf"transient\.{WATCH_HINT}\.[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}")
@@ -73,10 +82,16 @@ def add_watcher(recipe: Mapping[str, Any], topic: str) -> dict[str, Any]:
     watchers = _Watchers(watched, topic)
     for key in [key for key in watched if key.isdecimal()]:
         node = cast("dict[str, Any]", watched[key])
-        if node.get("queue") in _WATCHED:
-            _watch(node, *_WATCHED[node["queue"]], watchers)
+        if (known := _watched_at(node.get("queue"))) is not None:
+            _watch(node, *known, watchers)
     watched["start"] = [*watched["start"], [watchers.number("started"), {}]]
     return watched
+
+
+def _watched_at(queue: Any) -> _Watched | None:
+    if isinstance(queue, str) and queue.startswith(f"{_WRITER}."):  # each detector has a writer of its own
+        return _WATCHED[_WRITER]
+    return _WATCHED.get(queue)
 
 
 def without_watchers(recipe: Mapping[str, Any]) -> dict[str, Any]:
