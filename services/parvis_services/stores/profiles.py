@@ -126,16 +126,14 @@ class DirectoryProfile(BaseModel):
 Profile = S3Profile | DirectoryProfile
 
 
+def names_of(storage: Mapping[str, Any]) -> list[str]:
+    """The names of the stores of a configuration. Raises StoreNotConfigured if the key holds no mapping."""
+    return list(_configured(storage))
+
+
 def profiles(storage: Mapping[str, Any]) -> dict[str, Profile]:
-    """All stores of a configuration, by name.
-
-    Args:
-        storage: The `storage` of the configuration.
-
-    Raises:
-        StoreNotConfigured: What it says of one cannot be.
-    """
-    return {name: _profile(name, content) for name, content in _configured(storage).items()}
+    """All stores of a configuration, by name. Raises StoreNotConfigured if what it says of one cannot be."""
+    return {name: profile_of(name, storage) for name in names_of(storage)}
 
 
 def profile_of(name: str, storage: Mapping[str, Any]) -> Profile:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from parvis.config.secret import secrets_in
 from parvis.config.settings import (
     ConfigError,
     GraylogSettings,
@@ -338,7 +339,7 @@ class Config:
         holders = (self.stomp, self.pika, self.jmx, self.rabbitmqapi)
         found = {holder.password for holder in holders if holder is not None}
         found |= {slurm.user_token or "" for slurm in (self.slurm, self.iris) if slurm is not None}
-        found |= {str(self.storage.get(key) or "") for key in (GRAYLOG_TOKEN, GRAYLOG_PASSWORD)}
+        found |= {text for key, value in self.storage.items() for text in secrets_in(str(key), value)}
         return found - {"", StompSettings().password, PikaSettings().password}
 
     def to_environment(self) -> dict[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 MASK: Final = "***"
 
 _SECRET_NAME: Final = re.compile(
-    r"pass(word|wd|code|phrase)?$|secret|token|credential|^parvis\.web\.users$", re.IGNORECASE
+    r"pass(word|wd|code|phrase)?$|secret(?!_file$)|token|credential|^parvis\.web\.users$", re.IGNORECASE
 )
 _LOGIN: Final = re.compile(r"(://[^/@\s:]*:)(\S+)(@)")
 _DEFAULTS: Final = frozenset({"", "password", "guest", "admin"})  # known to everybody
@@ -32,6 +33,19 @@ def holds_secret(name: str, value: Any) -> bool:
         return False
     login = _LOGIN.search(value)
     return (is_secret(name) and value not in _DEFAULTS) or (login is not None and login[2] not in _DEFAULTS)
+
+
+def secrets_in(name: str, value: Any, *, named: bool = False) -> Iterator[str]:
+    """Yield the texts in a value that stand under a name of a secret."""
+    named = named or is_secret(name)
+    if isinstance(value, dict):
+        for key, entry in cast("dict[Any, Any]", value).items():
+            yield from secrets_in(str(key), entry, named=named)
+    elif isinstance(value, list):
+        for entry in cast("list[Any]", value):
+            yield from secrets_in(name, entry, named=named)
+    elif named and isinstance(value, str):
+        yield value
 
 
 def masked(name: str, value: Any) -> Any:

@@ -63,6 +63,7 @@ KEYS: Final[Mapping[str, Kind]] = {
     "parvis.state_directory": "text",
     "parvis.store_expiry": "list of mappings",
     "parvis.store_sweeper.interval": "number",
+    "parvis.stores": "mapping",
     "parvis.sweeper.deliveries": "whole number",
     "parvis.sweeper.queues": "list of texts",
     "parvis.web.secret": "text",
