@@ -53,10 +53,10 @@ class _Stored:
 
 @dataclass(slots=True)
 class _Answers:
-    """What has come back: results by number of the image, and what went wrong."""
+    """What has come back: results by number of the image, and images that were there no more."""
 
     results: dict[int, dict[str, Any]] = field(default_factory=dict[int, "dict[str, Any]"])
-    failed: dict[int, str] = field(default_factory=dict[int, str])
+    expired: set[int] = field(default_factory=set[int])
 
 
 @click.command(
@@ -165,7 +165,7 @@ def _follow(
     job, answers = Job(), _Answers()
     heard = time.monotonic()
     try:
-        while not job.is_over and stored.images - answers.results.keys() - answers.failed.keys():
+        while not job.is_over and stored.images - answers.results.keys() - answers.expired:
             left = heard + timeout - time.monotonic()
             if left <= 0:
                 return answers, _silence(job, timeout)
@@ -192,11 +192,14 @@ def _silence(job: Job, timeout: float) -> str:
 
 def _take(event: dict[str, Any], answers: _Answers, say: _Speaker) -> None:
     say.event(**event)
-    if event["event"] != "image":
+    if event["event"] not in {"image", "missing"}:
         return
-    result = event["result"]
+    result: dict[str, Any] = event["result"]
     number = result.get("file-number")
     if not isinstance(number, int):
+        return
+    if event["event"] == "missing":
+        answers.expired.add(number)
         return
     answers.results[number] = result
     limit = result.get("estimated_d_min")
@@ -214,18 +217,21 @@ def _conclude(stored: _Stored, answers: _Answers, reason: str | None, say: _Spea
     from parvis.recipe.problem import printable
     from parvis_services.stores.manifest import ranges_of
 
-    without = ranges_of(stored.images - answers.results.keys())
-    success = reason is None and not without and not stored.absent
+    expired = ranges_of(answers.expired)
+    without = ranges_of(stored.images - answers.results.keys() - answers.expired)
+    success = reason is None and not (without or expired or stored.absent)
     say.event(
         "end",
         success=success,
         reason=reason,
         images=len(answers.results),
         not_stored=stored.absent,
+        expired=expired,
         not_analysed=without,
     )
     say.line(f"{plural(len(answers.results), 'image')} analysed.")
     _say_gaps(stored.absent, "not stored", say)
+    _say_gaps(expired, "deleted meanwhile", say)
     _say_gaps(without, "stored, and without a result", say)
     if reason is not None:
         click.echo(f"Error: {printable(reason, 1000)}", err=True)
