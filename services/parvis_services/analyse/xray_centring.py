@@ -42,6 +42,9 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
     which becomes part of the next batch. So a grid may be of any size, and nothing is lost or counted twice
     when an instance dies.
 
+    A grid of which images are known to be missing, and no other is to come, is given up at once: a result
+    with holes would look like one without a crystal there.
+
     A grid that is complete is put together in one message, too, and reported from it. So whatever goes wrong
     then goes wrong with one message, which is tried again or set aside: the dead letter holds the whole grid.
     """
@@ -70,7 +73,7 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
         self._grids.read(batch)
         grid = self._grids.of(batch[-1][1])
         if grid is None or not grid.scan.is_complete:
-            return False
+            return grid is not None and grid.scan.is_hopeless
         return not grid.waits or self._grids.partner(grid) is not None
 
     def process_batch(self, batch: Sequence[Item]) -> None:
@@ -114,20 +117,22 @@ class XRayCentring(BatchService[CentringPayload, CentringParameters]):
             if is_idle or len(grid.parameters.group) != 2:
                 return
             scan.reported = True  # and kept for its partner
-        if not is_idle:
-            if scan.counts:
+        if scan.is_hopeless:
+            self._give_up(grid, "the others are missing")
+        elif not is_idle:
+            if scan.counts or scan.missing:
                 grid.checkpoint(pause)
         elif scan.counts and not scan.reported:
-            self._give_up(grid)
+            self._give_up(grid, f"none new for {_FORGET_AFTER / 60:g} minutes")
 
-    def _give_up(self, grid: OpenGrid) -> None:
+    def _give_up(self, grid: OpenGrid, why: str) -> None:
         with recipe_context(grid.step.recipe_id):
             self.log.warning(
-                "data collection %d: gave up centring with %d of %d images, none new for %g minutes",
+                "data collection %d: gave up centring with %d of %d images, %s",
                 grid.dcid,
                 len(grid.scan.counts),
                 grid.scan.size,
-                _FORGET_AFTER / 60,
+                why,
             )
         grid.step.send("abort", {})
 

@@ -14,7 +14,9 @@ import pytest
 
 from parvis.config import Config
 from parvis.service.testing import Run, run
+from parvis.transport.embedded import BrokerThread
 from parvis_services.analyse.xray_centring import XRayCentring
+from running import Listener, connected, hosted, recipe_message
 
 GRID = {
     "steps_x": 1.0,
@@ -328,3 +330,39 @@ def test_scans_too_large_for_three_dimensions_are_rejected() -> None:
     done = centre(pair, grid, experiment_type="Mesh3D")
     assert [outcome.result for outcome in done.outcomes] == ["reject", "reject"]
     assert "6250000 voxels" in done.outcome.reason
+
+
+def missing(number: int) -> dict[str, Any]:
+    """What per-image analysis says of an image that is not there any more."""
+    return {
+        "file-number": number,
+        "file-seen-at": 1.0,
+        "file": "s3://s/b/k",
+        "reason": "there is no such object",
+    }
+
+
+def test_a_grid_of_which_images_are_missing_is_given_up_when_no_other_is_to_come() -> None:
+    first = centre([*images(COUNTS)[:4], missing(5), missing(5), missing(11)])
+    assert first.sent("abort") == []
+    (checkpoint,) = first.checkpoints
+    assert centre([checkpoint.payload, *images(COUNTS)[5:9]]).sent("abort") == []
+    done = centre([checkpoint.payload, *images(COUNTS)[5:]])
+    assert done.sent("abort") == [{}]
+    assert (done.sent("success"), done.checkpoints) == ([], [])
+
+
+def test_an_image_that_was_missing_and_came_all_the_same_counts() -> None:
+    lost = centre([missing(5), missing(7)]).checkpoints[0].payload
+    known = centre([*images(COUNTS)[:6], missing(5)]).checkpoints[0].payload
+    assert known["xray-centring-status"]["missing"] == []
+    assert only_result(report([lost, known, *images(COUNTS)[6:]]))["best_image"] == 6
+
+
+def test_a_grid_with_missing_images_is_given_up_at_once(broker: BrokerThread) -> None:
+    with connected(broker.port) as transport, hosted(broker.port, XRayCentring):
+        aborted = Listener(transport, "results")
+        for payload in [*images(COUNTS)[:9], missing(10)]:
+            node = {"gridinfo": GRID, "parameters": {"dcid": 1}}
+            transport.send(recipe_message("reduce.xray_centering", payload, {"abort": 2}, **node))
+        aborted.wait_for(1)  # a batch that is not closed waits three times as long
