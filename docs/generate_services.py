@@ -70,11 +70,14 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "what the recipe was told of.",
     },
     "PerImageAnalysis": {
-        "result": "Once for each image, with what the payload said of the file: keys that begin with `file`."
+        "result": "Once for each image, with what the payload said of the file: keys that begin with `file`.",
+        "missing": "In place of it for an image of a store that is not there: expired, or never written. Not "
+        "connected, only the log tells. XRayCentring takes it, and need not wait for the image.",
     },
     "XRayCentring": {
         "success": "When all images of the grid are known, whether there is a crystal or not.",
-        "abort": "When images are missing and none has come for 15 minutes. The payload is empty.",
+        "abort": "When images are missing and none has come for 15 minutes; at once, if per-image analysis has "
+        "said of all of these that they are `missing`. The payload is empty.",
     },
 }
 
