@@ -36,15 +36,23 @@ def content(number: int, size: int = 0) -> bytes:
 
 
 class Detector:
-    """A socket that pushes messages, and never waits.
+    """A socket that pushes messages.
+
+    Args:
+        version: Of the stream.
+        waiting: How many messages may wait here.
+        gives_up: Whether it drops what cannot be sent at once, as real ones do; otherwise it waits.
 
     Attributes:
         address: Where it is.
         refused: How many messages could not be sent at once.
     """
 
-    def __init__(self, version: Literal["v1", "v2"] = "v2", waiting: int = 64) -> None:
+    def __init__(
+        self, version: Literal["v1", "v2"] = "v2", waiting: int = 64, *, gives_up: bool = False
+    ) -> None:
         self._version = version
+        self._gives_up = gives_up
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.PUSH)
         self._socket.setsockopt(zmq.SNDHWM, waiting)
@@ -59,6 +67,8 @@ class Detector:
             self._socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
             self.refused += 1
+            if self._gives_up:
+                return
             assert self._socket.poll(30_000, zmq.POLLOUT), "nobody takes the stream"
             self._socket.send_multipart(parts)
 
