@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -77,11 +76,12 @@ class StoreSweeper(Service[Anything, Anything]):
     def figures(self) -> Sequence[Figure]:
         """Say how full the stores are."""
         swept = list(self._swept.values())
-        fullest = max((each.percent or 0 for each in swept), default=0)
+        fullest = max((one.percent or 0 for one in swept), default=0)
+        alarms = sum(bool(one.alarm) for one in swept)
         return [
             Figure("store_used_bytes", "Bytes of what is swept, and stays", sum(one.used for one in swept)),
             Figure("store_used_percent", "How full the fullest part of a store is", fullest),
-            Figure("store_alarms", "Parts of stores that are too full", sum(bool(one.alarm) for one in swept)),
+            Figure("store_alarms", "Parts of stores that are too full", alarms),
             Figure("store_pinned_series", "Series that pins keep", sum(len(one.pinned) for one in swept)),
             Figure("store_deleted_series", "Series that were deleted", self._deleted, is_counter=True),
         ]
@@ -111,11 +111,16 @@ class StoreSweeper(Service[Anything, Anything]):
 
     def _set_backstops(self, store: ImageStore, rule: ExpiryRule) -> None:
         for bucket in rule.buckets(store):
-            if (rule.store, bucket, rule.prefix) not in self._backstops:
-                # Somebody else may just have removed it.
-                with contextlib.suppress(*[] if rule.bucket else [NoSuchObject]):
-                    set_backstop(store, rule, bucket)
-                self._backstops.add((rule.store, bucket, rule.prefix))
+            where = (rule.store, bucket, rule.prefix)
+            if where in self._backstops:
+                continue
+            try:
+                set_backstop(store, rule, bucket)
+            except NoSuchObject:
+                continue  # somebody else has just removed it, or it is still to be made
+            except StoreError as error:
+                self.log.warning("%s: the store got no rule of its own: %s", rule.where, error)
+            self._backstops.add(where)
 
     def _tell(self, rule: ExpiryRule, swept: Swept) -> None:
         self._swept[rule.where] = swept

@@ -219,8 +219,9 @@ def is_expired(store: ImageStore, series: StoredSeries, rule: ExpiryRule, now: f
 
 
 def set_backstop(store: ImageStore, rule: ExpiryRule, bucket: str) -> None:
-    """Have the store itself delete what nobody sweeps. Raises StoreError."""
-    store.expire(bucket, rule.days, rule.begins)
+    """Have the store itself delete what nobody sweeps; a directory cannot. Raises StoreError."""
+    if store.scheme != "dir":
+        store.expire(bucket, rule.days, rule.begins)
 
 
 def class_of(store: ImageStore, place: SeriesPlace) -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from parvis_services.stores.expiry import EXPERIMENT_CLASS
@@ -15,7 +15,7 @@ from parvis_services.stores.frame_metadata import metadata_of
 from parvis_services.stores.layout import SeriesPlace
 from parvis_services.stores.manifest import Manifest, ranges_of
 from parvis_services.stores.recorded_series import RecordedSeries
-from parvis_services.stores.series_header import dump_header, dump_mask
+from parvis_services.stores.series_header import dump_header, dump_mask, load_header
 from parvis_services.stores.store import CHECKSUM, Bytes, ImageStore, ObjectExists
 from parvis_services.xray.errors import ImageError
 
@@ -118,9 +118,23 @@ class Ingestion:
         header = dump_header(start, place.dcid, place.layout)
         if place.layout == "prototype" and series.config is not None:
             header = series.config
-        self._put_once(place.header, header, {})
+        self._put_header(header)
         if start.mask is not None:
             self._put_once(place.mask, *dump_mask(start.mask))
+
+    def _put_header(self, header: bytes) -> None:
+        """Store the header; over one that only knew of fewer images, as those of a file may grow in number."""
+        bucket, key = self._place.bucket, self._place.header
+        try:
+            self._store.put(bucket, key, header)
+        except ObjectExists:
+            if self._reader is None:
+                return
+            there, ours = load_header(self._reader.get(bucket, key).data), load_header(header)
+            if replace(there, images=ours.images) != ours:
+                raise self._conflict(key) from None
+            if there.images != ours.images:
+                self._store.put(bucket, key, header, replace=True)
 
     def _put_images(self, progress: Callable[[Ingested], None]) -> None:
         with ThreadPoolExecutor(self._parallel) as pool:
@@ -169,10 +183,13 @@ class Ingestion:
             return
         there = self._reader.stat(self._place.bucket, key).metadata.get(CHECKSUM)
         if there is not None and there != hashlib.sha256(data).hexdigest():
-            raise Conflict(
-                f"{self._store.url(self._place.bucket, key)} is there already, and is something else: give "
-                "another --series, or delete what is there with `parvis store cleanup`"
-            )
+            raise self._conflict(key)
+
+    def _conflict(self, key: str) -> Conflict:
+        return Conflict(
+            f"{self._store.url(self._place.bucket, key)} is there already, and is something else: give "
+            "another --series, or delete what is there with `parvis store cleanup`"
+        )
 
     def _put_manifest(self, begun: float) -> None:
         done, place = self._done, self._place
