@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 from rich.console import Console
 
-from parvis_services.demo.show import Findings, centre_text, failure_lines, print_results
-from parvis_services.demo.stage import RECORDS
+from parvis_services.demo.flow import Flow
+from parvis_services.demo.show import Findings, centre_text, failure_lines, milliseconds, print_results
+from parvis_services.demo.stage import CONFIGURATION, RECIPE, RECORDS, STREAM_RECIPE
 
 
 def print_json(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
@@ -27,6 +28,7 @@ def print_json(place: Path, findings: Findings, summary: dict[str, Any]) -> None
         "not_analysed": findings.missing,
         "dead_letters": [{"service": service, "reason": why} for service, why in findings.dead_letters],
         "files": _result_files(place),
+        **_streamed(findings),
         **summary,
     }
     sys.stdout.buffer.write(orjson.dumps(content) + b"\n")
@@ -41,23 +43,56 @@ def print_end(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
     console.print(f"\n{centre_text(findings)}", style="bold")
     console.print(
         f"{len(findings.images)} images analysed, {summary['rows']} rows in ISPyB, {summary['datagrams']} "
-        f"datagrams to GDA, {summary['seconds']} s in all.\n"
+        f"datagrams to GDA, {summary['seconds']} s in all."
     )
+    if findings.flow is not None:
+        console.print(_latency_text(findings.flow))
+    console.print()
     files = _result_files(place)
     for name, path in files.items():
         console.print(f"  {name:<9} {path}")
     console.print("\nTry next:")
-    program = _program()
-    if (best := _best_file(findings)) is not None:
-        console.print(f"  {program} analyse {shlex.quote(best)}")
-    console.print(f"  {program} find 1 --ispyb {shlex.quote('sqlite:///' + files['database'])}")
-    console.print(f"  {program} recipe draw per-image-analysis-gridscan")
-    records = shlex.quote(str(place / RECORDS))
-    console.print(f"  {program} logs --records {records} --time 1h")
-    if findings.recipe_id:
-        console.print(f"  {program} trace --records {records} {findings.recipe_id}")
+    for command in _commands(place, findings, files):
+        console.print(f"  {command}")
     size = sum(file.lstat().st_size for file in place.rglob("*") if file.is_file()) / 1e6
     console.print(f"\nAll of it takes {size:.0f} MB. To remove it: rm -r {shlex.quote(str(place))}")
+
+
+def _commands(place: Path, findings: Findings, files: dict[str, str]) -> list[str]:
+    """What to type to see more."""
+    program, records = _program(), shlex.quote(str(place / RECORDS))
+    commands = [
+        f"{program} find 1 --ispyb {shlex.quote('sqlite:///' + files['database'])}",
+        f"{program} recipe draw {RECIPE if findings.flow is None else STREAM_RECIPE}",
+        f"{program} logs --records {records} --time 1h",
+    ]
+    if findings.recipe_id:
+        commands.append(f"{program} trace --records {records} {findings.recipe_id}")
+    if findings.series is not None:
+        store = f"ZOCALO_CONFIG={shlex.quote(str(place / CONFIGURATION))} {program} store"
+        return [f"{store} manifest {findings.series}", f"{store} digest {findings.series}", *commands]
+    if (best := _best_file(findings)) is not None:
+        commands.insert(0, f"{program} analyse {shlex.quote(best)}")
+    return commands
+
+
+def _latency_text(flow: Flow) -> str:
+    """Say how long images took."""
+    whole, stored = flow.latency("frame_to_result"), flow.latency("frame_to_stored")
+    if whole is None or stored is None:
+        return "Nothing is known of how long images took."
+    return (
+        f"From the detector to the result: {milliseconds(whole['p50'])} for half of the images, "
+        f"{milliseconds(whole['p99'])} for 99 of 100. Until they were stored: {milliseconds(stored['p50'])} "
+        f"and {milliseconds(stored['p99'])}."
+    )
+
+
+def _streamed(findings: Findings) -> dict[str, Any]:
+    if findings.flow is None:
+        return {}
+    flow = findings.flow
+    return {"stream": {"series": findings.series, "counts": flow.counts, "latency_seconds": flow.latencies}}
 
 
 def _result_files(place: Path) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class Plan:
         centre: Where the crystal really is (x, y), in grid boxes, if anybody knows.
         detector: Arguments of `python -m parvis_services.simulate`, in which `{directory}` stands for where
             the images go.
+        files: The frames, if they are there already.
+        seed: Which crystal to simulate, if they are not.
     """
 
     grid: Grid
@@ -45,6 +47,8 @@ class Plan:
     what: str
     centre: tuple[float, float] | None
     detector: tuple[str, ...]
+    files: tuple[Path, ...] = ()
+    seed: int = 0
 
     def detector_command(self, directory: Path) -> list[str]:
         """Return the module, and its arguments, that collects the images into a directory."""
@@ -52,8 +56,10 @@ class Plan:
         return ["parvis_services.simulate", *arguments]
 
     def file_name(self, image: int) -> str:
-        """Return the file name of an image, counted from 1."""
+        """Return the file name of an image, counted from 1, or what to call it where it has no file."""
         digits = self.template.count("#")
+        if not digits:
+            return f"image {image}"
         return self.template.replace("#" * digits, f"{self.first + image - 1:0{digits}d}")
 
 
@@ -73,6 +79,7 @@ def simulated_plan(seed: int) -> Plan:
         what=f"a simulated crystal in a grid of {COLUMNS} x {ROWS} images",
         centre=GridScan(grid, seed=seed).mounted.centre,
         detector=("grid", "{directory}", *detector),
+        seed=seed,
     )
 
 
@@ -102,7 +109,13 @@ def existing_plan(patterns: Sequence[str], interval: float = 0.1) -> Plan:
         what=f"{len(files)} frames, {files[0].name} to {files[-1].name}",
         centre=None,
         detector=("copy", *map(str, files), "{directory}", "--interval", str(interval), "--jitter", "0.8"),
+        files=tuple(files),
     )
+
+
+def streamed(plan: Plan) -> Plan:
+    """Return the same for a detector that streams: its images are not in files of their own."""
+    return replace(plan, template=f"{plan.prefix}_{plan.number}_master.h5", first=1)
 
 
 def _names(pattern: str) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from parvis.recipe.problem import printable
+from parvis_services.demo.flow import Flow
 from parvis_services.demo.heatmap import draw_png
 from parvis_services.demo.plan import BOX_UM, Plan
 from parvis_services.demo.terminal_heatmap import MOST_LINES, terminal_heatmap
+from parvis_services.stores.url import is_object_url
 
 _MOST_ROWS = 40
 _BEST_ROWS = 15
 _MOST_NAMES = 5
 # Above the boxes: what is done, services, a blank, the columns' numbers. Below them: a blank, three at most
-# for the colours, the cursor.
+# for the colours, the cursor. Of a stream there are two more above: its rates, and how long images take.
 _LINES_AROUND = 9
+_LINES_OF_FLOW = 2
 
 
 @dataclass
@@ -38,6 +42,7 @@ class Findings:
         centring_ended: Whether the centring came to an end, with or without a crystal.
         dead_letters: Service and reason of each message that was set aside.
         failure: Why it failed, if it did.
+        flow: How fast images go, and how long they take, if they are streamed.
     """
 
     plan: Plan
@@ -47,6 +52,7 @@ class Findings:
     centring_ended: bool = False
     dead_letters: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     failure: str | None = None
+    flow: Flow | None = None
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Learn from an event of `parvis go --wait --json`."""
@@ -56,6 +62,8 @@ class Findings:
                 self.recipe_id = event.get("recipe_id")
             case "image":
                 self.images[result["file-number"]] = result
+                if self.flow is not None:
+                    self.flow.take(result, time.time())
             case "dead-letter":
                 self.dead_letters.append((str(event.get("service")), str(event.get("reason"))))
             case "centre":
@@ -79,6 +87,12 @@ class Findings:
         """File names of the images that were not analysed."""
         plan = self.plan
         return [plan.file_name(n) for n in range(1, plan.grid.size + 1) if n not in self.images]
+
+    @property
+    def series(self) -> str | None:
+        """The address of the series, if its images are in a store and any was analysed."""
+        files = [image["file"] for image in self.images.values() if is_object_url(image["file"])]
+        return files[0].rpartition("/")[0] if files else None
 
     @property
     def found_centre(self) -> tuple[float, float] | None:
@@ -106,8 +120,12 @@ class LiveView:
         grid = self.findings.plan.grid
         yield Text.assemble((f"{self.phase}  ", "bold"), progress_text(self.findings))
         yield _services(self.states)
+        height = console.height - _LINES_AROUND
+        if self.findings.flow is not None:
+            yield from _flow(self.findings.flow)
+            height -= _LINES_OF_FLOW
         yield Text()
-        height = min(console.height - _LINES_AROUND, MOST_LINES)
+        height = min(height, MOST_LINES)
         yield terminal_heatmap(grid, self.findings.counts, self.findings.found_centre, most_lines=height)
 
 
@@ -124,6 +142,24 @@ def _services(states: Mapping[str, tuple[str, str]]) -> Text:
     text.append(f"{len(states)} services; at work: ", style="dim")
     text.append(", ".join(names) or "none", style="green" if names else "dim")
     return text
+
+
+def _flow(flow: Flow) -> Iterator[Text]:
+    """Two lines: images a second at each stage, and how long they take from the detector."""
+    rates = Text("images a second", style="dim", no_wrap=True, overflow="ellipsis")
+    for name, rate in flow.per_second(time.monotonic()).items():
+        rates.append(f"   {name} ", style="dim").append(f"{rate:.1f}", style="bold cyan" if rate else "dim")
+    yield rates
+    latency = Text("detector to result", style="dim", no_wrap=True, overflow="ellipsis")
+    spans = flow.latency("frame_to_result") or {}
+    for name, seconds in spans.items():
+        latency.append(f"   {name} ", style="dim").append(milliseconds(seconds), style="bold cyan")
+    yield latency
+
+
+def milliseconds(seconds: float) -> str:
+    """A time for people, in ms."""
+    return f"{seconds * 1000:.0f} ms"
 
 
 def draw_picture(findings: Findings, path: Path) -> None:

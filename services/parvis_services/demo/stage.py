@@ -17,6 +17,7 @@ from parvis.cli.own_collector import own_collector
 from parvis.cli.up import service_command
 from parvis.config import Config, ConfigError, StompSettings
 from parvis.observe.records_place import mark_as_demonstration
+from parvis.service.figures import FIGURES
 from parvis.service.supervisor import Supervisor
 from parvis.transport.base import Message, Transport
 from parvis.transport.embedded import BrokerThread
@@ -28,7 +29,9 @@ from parvis_services.ispyb.schema import CORE_TABLES, create_schema
 
 NAMESPACE = "demo"
 RECORDS = "records"
+CONFIGURATION = "configuration.yml"
 RECIPE = "per-image-analysis-gridscan"
+STREAM_RECIPE = "per-image-analysis-stream"
 SERVICES = {
     "Dispatcher": 1,
     "FileWatcher": 1,
@@ -38,6 +41,26 @@ SERVICES = {
     "NotifyGDA": 1,
     "JSONLines": 1,
 }
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part.
+
+    Attributes:
+        recipe: Name of the recipe that is run.
+        services: How many instances of each service.
+        environment: Variables for them, beside those that lead to broker and database.
+    """
+
+    recipe: str = RECIPE
+    services: Mapping[str, int] = field(default_factory=lambda: SERVICES)
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def streaming_cast(environment: Mapping[str, str]) -> Cast:
+    """Who takes part where the detector streams; `environment` leads to its stream and to the store."""
+    return Cast("per-image-analysis-stream", {**SERVICES, "CephWriter": 1, "ObjectWatcher": 1}, environment)
 
 
 class Listener:
@@ -87,19 +110,35 @@ class Stage:
     environment: Mapping[str, str]
     transport: Transport
     listener: Listener
+    cast: Cast = field(default_factory=Cast)
     states: dict[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
+    figures: dict[str, Mapping[str, Any]] = field(default_factory=dict[str, "Mapping[str, Any]"])
 
     @property
     def are_ready(self) -> bool:
         """Whether as many instances as were started have said that they are idle."""
         ready = [name for name, state in self.states.values() if state in {"idle", "processing"}]
-        return len(ready) >= sum(SERVICES.values())
+        return len(ready) >= sum(self.cast.services.values())
+
+    def total(self, figure: str) -> int:
+        """The sum of a figure that services give of themselves."""
+        values = [told.get(figure) for told in list(self.figures.values())]
+        return int(sum(value for value in values if isinstance(value, int | float)))
 
     def start_job(self, limit: float) -> subprocess.Popen[bytes]:
         """Call `parvis go --wait --json` for the data collection."""
         settings = ("gda_host=127.0.0.1", f"gda_port={self.listener.port}")
         variables = [word for setting in settings for word in ("-s", setting)]
-        command = ["parvis", "go", "-r", RECIPE, *variables, f"--wait={limit:g}", "--json", str(self.dcid)]
+        command = [
+            "parvis",
+            "go",
+            "-r",
+            self.cast.recipe,
+            *variables,
+            f"--wait={limit:g}",
+            "--json",
+            str(self.dcid),
+        ]
         return leash.start(command, self.environment, stdout=subprocess.PIPE)
 
     def collect(self, plan: Plan) -> subprocess.Popen[bytes]:
@@ -122,12 +161,16 @@ class Stage:
         """Take in a status broadcast."""
         with contextlib.suppress(orjson.JSONDecodeError):
             card: dict[str, Any] = orjson.loads(message.body)
-            self.states[str(card.get("host"))] = (str(card.get("service")), str(card.get("statustext")))
+            host, figures = str(card.get("host")), card.get(FIGURES)
+            self.states[host] = (str(card.get("service")), str(card.get("statustext")))
+            if isinstance(figures, dict):
+                self.figures[host] = figures
 
 
 @contextlib.contextmanager
-def stage(directory: Path, plan: Plan) -> Generator[Stage]:
+def stage(directory: Path, plan: Plan, cast: Cast | None = None) -> Generator[Stage]:
     """Set the stage for a plan, in a directory; clear it at the end, all but the files."""
+    cast = cast or Cast()
     visit = directory / "data" / "cm99999-1"
     images = visit / "xraycentring"
     (directory / "logs").mkdir(parents=True)
@@ -136,15 +179,15 @@ def stage(directory: Path, plan: Plan) -> Generator[Stage]:
         broker = stack.enter_context(BrokerThread(port=0))
         url = f"sqlite:///{directory / 'ispyb.sqlite'}"
         dcid = _fill_database(url, plan, images)
-        environment = _environment(directory, broker.port, url)
+        environment = _environment(directory, broker.port, url) | dict(cast.environment)
         environment |= stack.enter_context(_records(broker.port, directory / RECORDS))
-        stack.enter_context(_running_services(environment, directory / "logs"))
+        stack.enter_context(_running_services(cast.services, environment, directory / "logs"))
         transport = _transport(broker.port)
         transport.connect()
         stack.callback(transport.disconnect)
         listener = Listener()
         stack.callback(listener.close)
-        ready = Stage(directory, dcid, images, environment, transport, listener)
+        ready = Stage(directory, dcid, images, environment, transport, listener, cast)
         transport.subscribe_broadcast("transient.status", ready.hear_status)
         yield ready
 
@@ -210,8 +253,10 @@ def _fill_database(url: str, plan: Plan, images: Path) -> int:
 
 
 @contextlib.contextmanager
-def _running_services(environment: Mapping[str, str], logs: Path) -> Iterator[None]:
-    commands = [(name, service_command(name)) for name, count in SERVICES.items() for _ in range(count)]
+def _running_services(
+    services: Mapping[str, int], environment: Mapping[str, str], logs: Path
+) -> Iterator[None]:
+    commands = [(name, service_command(name)) for name, count in services.items() for _ in range(count)]
     supervisor = Supervisor(commands, environment, logs)
     thread = threading.Thread(target=supervisor.run, name="supervisor", daemon=True)
     thread.start()
