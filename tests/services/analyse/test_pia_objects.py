@@ -26,12 +26,17 @@ from parvis_services.analyse.per_image_analysis import PerImageAnalysis
 from parvis_services.stores.directory import DirectoryStore
 from parvis_services.stores.frame_metadata import metadata_of
 from parvis_services.stores.layout import SeriesPlace
+from parvis_services.stores.policy import bucket_policy
+from parvis_services.stores.profiles import open_store
+from parvis_services.stores.s3 import S3Store
 from parvis_services.stores.series_header import dump_header, dump_mask
+from parvis_services.stores.store import ImageStore
 from parvis_services.stream.events import Encoding, Frame, Header, SeriesStart
 from parvis_services.xray.analysis import analyse
 from parvis_services.xray.parameters import AnalysisParameters
 from parvis_services.xray.statistics import ImageAnalysis
 from parvis_services.xray.stored_frames import StoredFrames
+from real.ceph import USERS, Ceph
 from running import Listener, connected, in_thread, recipe_message, transport_to
 from stored_frames import THAUMATIN, pack, thaumatin, thaumatin_file, thaumatin_mask
 
@@ -43,13 +48,11 @@ PLACE = SeriesPlace("standard", "i04", "mx", 4077358, 7)
 
 
 class Site:
-    """A store in a directory, and the configuration that names it."""
+    """A store, and the configuration that names it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.store = DirectoryStore("ram", directory)
-        self.config = Config(storage={"parvis.stores": {"ram": {"directory": str(directory)}}})
-        self.store.make_bucket(PLACE.bucket)
+    def __init__(self, store: ImageStore, profile: Any) -> None:
+        self.store = store
+        self.config = Config(storage={"parvis.stores": {store.profile: profile}})
 
     def begin(
         self, header: Header, mask: NDArray[np.uint32] | None = None, place: SeriesPlace = PLACE
@@ -76,8 +79,17 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    return Site(tmp_path)
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def site(directory: Path) -> Site:
+    """A store in a directory."""
+    made = Site(DirectoryStore("ram", directory), {"directory": str(directory)})
+    made.store.make_bucket(PLACE.bucket)
+    return made
 
 
 def seen(url: str, number: int = 1) -> dict[str, Any]:
@@ -153,16 +165,16 @@ def test_what_is_not_there_any_more_leaves_as_missing(
     service.stop()
 
 
-def test_a_store_that_is_away_is_asked_again_later(site: Site) -> None:
+def test_a_store_that_is_away_is_asked_again_later(site: Site, directory: Path) -> None:
     site.begin(SMALL)
     url = site.put(1, counts(1, np.uint16)[0])
     service = PerImageAnalysis(site.config)
     service.start()
-    site.directory.rename(site.directory.with_name("away"))
+    directory.rename(directory.with_name("away"))
     outcome = run(service, seen(url)).outcome
     assert (outcome.result, outcome.after) == ("retry", 3)
     assert "is it mounted?" in outcome.reason
-    site.directory.with_name("away").rename(site.directory)
+    directory.with_name("away").rename(directory)
     assert run(service, seen(url)).outcome.result == "done"
     service.stop()
 
@@ -224,10 +236,10 @@ def test_a_header_that_is_none_is_rejected(site: Site, header: bytes) -> None:
     assert "header" in outcome.reason
 
 
-def test_a_damaged_object_is_fetched_twice_and_then_rejected(site: Site) -> None:
+def test_a_damaged_object_is_fetched_twice_and_then_rejected(site: Site, directory: Path) -> None:
     site.begin(SMALL)
     url = site.put(1, counts(1, np.uint16)[0])
-    (file,) = [path for path in site.directory.rglob("000001*") if path.is_file()]
+    (file,) = [path for path in directory.rglob("000001*") if path.is_file()]
     whole = file.read_bytes()
     file.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
     outcome = run(PerImageAnalysis, seen(url), config=site.config).outcome
@@ -261,9 +273,38 @@ def test_a_series_that_took_the_place_of_another_has_its_own_header(site: Site) 
     assert StoredFrames(site.config.storage).fetch(url).image().detector != first.image().detector
 
 
+@pytest.mark.real("ceph")
+def test_by_a_reader_of_ceph(ceph: Ceph) -> None:
+    site = Site(open_store("ceph", "manage", {"parvis.stores": {"ceph": ceph.profile()}}), ceph.profile())
+    closed = dataclasses.replace(PLACE, bucket="of-others")
+    place = dataclasses.replace(PLACE, bucket="analysed")
+    assert isinstance(site.store, S3Store)
+    for where in (place, closed):
+        site.store.make_bucket(where.bucket)
+        site.begin(SMALL, place=where)
+    site.store.set_policy(place.bucket, bucket_policy(place.bucket, readers=[USERS["read"]]))
+    image = counts(1, np.uint16)[0]
+    url, denied = site.put(1, image, place=place), site.put(1, image, place=closed)
+    service = PerImageAnalysis(site.config)
+    service.start()
+    assert len(run(service, seen(url)).sent("result")) == 1
+    for gone in (site.url(2, place), site.url(1, dataclasses.replace(PLACE, bucket="never-made"))):
+        assert len(run(service, seen(gone)).sent("missing")) == 1
+    outcome = run(service, seen(denied)).outcome
+    assert outcome.result == "reject"
+    assert "the login of the configuration does not allow it" in outcome.reason
+    ceph.stop_gateway()
+    outcome = run(service, seen(url)).outcome
+    assert (outcome.result, outcome.after) == ("retry", 3)
+    ceph.start_gateway()
+    assert len(run(service, seen(url)).sent("result")) == 1
+    service.stop()
+    site.store.close()
+
+
 @pytest.fixture
 def configured(site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    file = tmp_path.with_name("zocalo.yml")
+    file = tmp_path / "zocalo.yml"
     storage = {"plugin": "storage", **site.config.storage}
     file.write_text(yaml.safe_dump({"version": 1, "s": storage, "environments": {"default": ["s"]}}))
     monkeypatch.setenv("ZOCALO_CONFIG", str(file))
