@@ -156,8 +156,9 @@ class StoredFrames:
         now = time.monotonic()
         if now - series.looked < self._look_again:
             return True
+        is_same = store.stat(where.bucket, where.key).etag == series.etag
         series.looked = now
-        return store.stat(where.bucket, where.key).etag == series.etag
+        return is_same
 
 
 def _read_series(store: ImageStore, where: ObjectUrl) -> _Series:

@@ -28,7 +28,7 @@ class FrameDecoder:
 
     def __init__(self, header: Header, mask: NDArray[Any] | None = None) -> None:
         self.header = header
-        self._mask = mask
+        self._mask = None if mask is None else mask != 0  # a quarter of the memory
         self._lock = threading.Lock()
         self._kind: tuple[tuple[int, int], np.dtype[Any]] | None = None
         self._experiment: Experiment | None = None

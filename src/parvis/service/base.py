@@ -326,8 +326,8 @@ class Service(ABC, Generic[PayloadT, ParametersT]):
         Called on another thread than `process`, perhaps while that runs, and for each message at most once
         before it is its turn. Must return at once: leave what takes time to a thread of your own. The message
         may never be handled here, so what is kept for it must be bounded; and `process` must do without, as
-        not every message is announced: not the first, none that other services of the process are busy with,
-        none of which a process may have died. What is raised changes nothing.
+        not every message is announced: not one that finds the service idle, nor one of which a process may
+        have died. What is raised changes nothing.
 
         Services without a `prepare` of their own, and those that take batches, pay nothing for it. `prefetch`
         must be 2 or more for the next message to be at hand.
