@@ -123,7 +123,7 @@ class Ingestion:
             self._put_once(place.mask, *dump_mask(start.mask))
 
     def _put_header(self, header: bytes) -> None:
-        """Store the header; over one that only knew of fewer images, as those of a file may grow in number."""
+        """Store the header; over one that knew of fewer images, as a file may still have grown."""
         bucket, key = self._place.bucket, self._place.header
         try:
             self._store.put(bucket, key, header)

@@ -78,7 +78,7 @@ def _lines(found: Manifest) -> Iterator[tuple[str, str]]:
     yield "first seen", written_time(found.first_seen)
     yield "last seen", written_time(found.last_seen)
     yield "ended by", found.ended
-    yield "images", printable(found.frames, 1000)
+    yield "images", printable(found.frames, 1000) or "-"
 
 
 @click.command(

@@ -35,7 +35,7 @@ def store(root: Path) -> DirectoryStore:
     return directory_store(root)
 
 
-def config(root: Path, *rules: dict[str, Any], port: int = 1, **more: Any) -> Config:
+def config(root: Path, *rules: dict[str, Any], port: Any = 1, **more: Any) -> Config:
     storage = {KEY: {"ram": {"directory": str(root)}}, EXPIRY: list(rules or [RULE]), SWEEP_EVERY: 0.02}
     stomp = StompSettings("127.0.0.1", port, "", "", NAMESPACE)
     return replace(Config(stomp=stomp), storage=storage | more)
