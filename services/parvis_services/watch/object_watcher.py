@@ -138,10 +138,9 @@ class ObjectWatcher(Service[ObjectPayload, ObjectParameters]):
             if payload.manifest:
                 place = _directory(ObjectUrl.parse(payload.manifest))
             expected = expected or payload.images_expected
-            if place is not None and (told is None or expected is None):
+            if place is not None and told is None:
                 manifest = self._manifest(ObjectUrl.parse(f"{place}/manifest"))
-                told = manifest.told if told is None else told
-                expected = expected or manifest.expected
+                told, expected = manifest.told, expected or manifest.expected
         if place is None:
             return None
         images = StoredImages(self._stores.of(place), place, parameters.pattern)
