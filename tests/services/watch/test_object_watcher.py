@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from parvis.config import Config
+from parvis.service.flow_ledger import Ledger
+from parvis.service.flow_limits import Limits
+from parvis.service.flow_report import Report, Served
 from parvis.service.testing import Run, run
 from parvis_services.number_ranges import Range
 from parvis_services.stores.directory import DirectoryStore
@@ -125,6 +128,29 @@ def test_a_look_tells_of_no_more_than_its_limit_and_comes_back_at_once(
     assert max(listings) == 10
     slow = site.look({"objects": OBJECTS, "pattern-end": 101, "burst-wait": 3})
     assert slow.checkpoints[0].delay == 3
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_nobody_has_time_for_stays_in_the_checkpoint(site: Site, waits: bool) -> None:
+    site.put(range(1, 301))
+    watcher = ObjectWatcher(site.config)
+    ledger = watcher.ledger = Ledger(Limits(fan_out=3))
+    ledger.hear(Report("worker", queues={"output.2": Served(0, 1e6)}))
+    parameters = {"objects": OBJECTS, "list-all": not waits, "pattern-end": 300, "timeout": 60}
+    status = {
+        "objects": OBJECTS,
+        "first": 1,
+        "last": 300,
+        "seen": [[1, 5]],
+        "start-time": 1.0,
+        "last-seen": 2.0,
+    }
+    look = run(watcher, {"objectwatcher-status": status}, parameters=parameters, outputs=["every", "timeout"])
+    assert numbers(look.sent("every")) == [6, 7, 8]
+    assert look.sent("timeout") == []
+    (checkpoint,) = look.checkpoints
+    assert checkpoint.payload["objectwatcher-status"]["seen"] == [[1, 8]]
+    assert checkpoint.delay == 0.5
 
 
 def test_an_image_that_is_missing_does_not_hold_up_the_others(site: Site) -> None:
