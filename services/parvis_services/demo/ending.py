@@ -13,7 +13,7 @@ from rich.console import Console
 
 from parvis_services.demo.flow import Flow
 from parvis_services.demo.show import Findings, centre_text, failure_lines, milliseconds, print_results
-from parvis_services.demo.stage import CONFIGURATION, RECIPE, RECORDS, STREAM_RECIPE
+from parvis_services.demo.stage import CONFIGURATION, RECIPE, RECORDS, STORE, STREAM_RECIPE
 
 
 def print_json(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
@@ -55,7 +55,7 @@ def print_end(place: Path, findings: Findings, summary: dict[str, Any]) -> None:
     for command in _commands(place, findings, files):
         console.print(f"  {command}")
     size = sum(file.lstat().st_size for file in place.rglob("*") if file.is_file()) / 1e6
-    console.print(f"\nAll of it takes {size:.0f} MB. To remove it: rm -r {shlex.quote(str(place))}")
+    console.print(f"\nAll of it takes {size:.0f} MB. To remove it: {_removal(place, findings)}")
 
 
 def _commands(place: Path, findings: Findings, files: dict[str, str]) -> list[str]:
@@ -69,11 +69,23 @@ def _commands(place: Path, findings: Findings, files: dict[str, str]) -> list[st
     if findings.recipe_id:
         commands.append(f"{program} trace --records {records} {findings.recipe_id}")
     if findings.series is not None:
-        store = f"ZOCALO_CONFIG={shlex.quote(str(place / CONFIGURATION))} {program} store"
+        store = _store_program(place)
         return [f"{store} manifest {findings.series}", f"{store} digest {findings.series}", *commands]
     if (best := _best_file(findings)) is not None:
         commands.insert(0, f"{program} analyse {shlex.quote(best)}")
     return commands
+
+
+def _removal(place: Path, findings: Findings) -> str:
+    """What to type to remove all of it, from a store that is not in the directory, too."""
+    command = f"rm -r {shlex.quote(str(place))}"
+    if findings.series is not None and not (place / STORE).exists():
+        command = f"{_store_program(place)} cleanup {findings.series}; {command}"
+    return command
+
+
+def _store_program(place: Path) -> str:
+    return f"ZOCALO_CONFIG={shlex.quote(str(place / CONFIGURATION))} {_program()} store"
 
 
 def _latency_text(flow: Flow) -> str:

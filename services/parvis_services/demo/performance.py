@@ -137,15 +137,12 @@ def _follow(ready: Stage, detector: Detector, findings: Findings, show: Callable
 def _measure(ready: Stage, detector: Detector, findings: Findings) -> None:
     """Take note of how many images are where, if they are streamed."""
     if findings.flow is not None:
-        findings.flow.update(
-            time.monotonic(),
-            **{
-                "in": detector.sent,
-                "stored": ready.total("frames_stored"),
-                "analysed": ready.total("images_analysed"),
-                "results": len(findings.images),
-            },
-        )
+        # Services tell of their figures now and then: what has a result was stored and analysed before.
+        results = len(findings.images)
+        analysed = max(ready.total("images_analysed"), results)
+        stored = max(ready.total("frames_stored"), analysed)
+        counts = {"in": detector.sent, "stored": stored, "analysed": analysed, "results": results}
+        findings.flow.update(time.monotonic(), **counts)
 
 
 def _count_rows(ready: Stage, findings: Findings) -> int:

@@ -31,6 +31,7 @@ NAMESPACE = "demo"
 RECORDS = "records"
 CONFIGURATION = "configuration.yml"
 RECIPE = "per-image-analysis-gridscan"
+STORE = "store"
 STREAM_RECIPE = "per-image-analysis-stream"
 SERVICES = {
     "Dispatcher": 1,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from parvis.config import Config, ConfigError
 from parvis.config.document import read_document
-from parvis_services.demo.stage import CONFIGURATION
+from parvis_services.demo.stage import CONFIGURATION, STORE
 from parvis_services.simulate.collect import GridScan, Pace
 from parvis_services.simulate.detector_stream import CannotSend, DetectorStream, Exposure, Sent
 from parvis_services.simulate.stream_images import StreamImages, images_of_files, images_of_scan
 from parvis_services.stores.profiles import KEY, StoreNotConfigured, open_store
-from parvis_services.stores.store import StoreError
+from parvis_services.stores.store import NoSuchObject, StoreError
 from parvis_services.stream.image_files import NoSeries
 from parvis_services.xray.errors import ImageError
 
@@ -64,7 +64,7 @@ def prepare_store(directory: Path, stream: str, profile: str | None) -> dict[str
     document: dict[str, Any] = {"version": 1, "parvis-demo": content}
     activated = ["parvis-demo"]
     if profile is None:
-        images = directory / "store"
+        images = directory / STORE
         images.mkdir(parents=True)
         content[KEY] = {name: {"directory": str(images)}}
     else:
@@ -75,7 +75,7 @@ def prepare_store(directory: Path, stream: str, profile: str | None) -> dict[str
     document["environments"] = {"parvis-demo": activated}
     file = directory / CONFIGURATION
     file.write_text(json.dumps(document, indent=2) + "\n")  # which YAML is a superset of
-    _make_bucket(file, name)
+    _have_bucket(file, name)
     return {
         "ZOCALO_CONFIG": str(file),
         "PARVIS_ENVIRONMENT": "parvis-demo",
@@ -103,17 +103,20 @@ def _section_with_stores() -> tuple[Path, str]:
     return config.path, found[-1]
 
 
-def _make_bucket(file: Path, name: str) -> None:
-    """Make the bucket if it is not there and we may."""
+def _have_bucket(file: Path, name: str) -> None:
+    """See that the store can be written to and read, and make the bucket if it is not there."""
     try:
         storage = Config.load(file, ("parvis-demo",)).storage
         open_store(name, "write", storage).close()
-        with (
-            contextlib.suppress(StoreNotConfigured),
-            contextlib.closing(open_store(name, "manage", storage)) as store,
-        ):
-            store.make_bucket(_BUCKET)
-    except (ConfigError, StoreNotConfigured, StoreError) as error:
+        with contextlib.closing(open_store(name, "read", storage)) as reader:
+            try:
+                reader.list_after(_BUCKET, limit=1)
+            except NoSuchObject:
+                with contextlib.closing(open_store(name, "manage", storage)) as manager:
+                    manager.make_bucket(_BUCKET)
+    except StoreNotConfigured as error:
+        raise NoStore(f"images cannot go to the bucket {_BUCKET} of this store: {error}") from None
+    except (ConfigError, StoreError) as error:
         raise NoStore(str(error)) from None
 
 
