@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from abc import ABC, abstractmethod
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ _RECEIVE_BUFFER: Final = 8 * 1024 * 1024
 scheduled. The kernel cuts it to `net.core.rmem_max`."""
 
 _RECONNECT: Final = (100, 2000)  # ms: first and longest pause before connecting again
+_GIVEN_UP: Final = 1.0  # s after which a connection that broke is not being made anew
 _KEEPALIVE: Final = (5, 2, 3)  # s idle, s between probes, probes: a dead network shows after 11 s
 
 
@@ -76,7 +79,7 @@ def open_source(address: str) -> Source:
 
 
 class ZmqSource(Source):
-    """A detector's socket. One connection; if it breaks, ZeroMQ makes it anew, for ever.
+    """A detector's socket. One connection; if it breaks, it is made anew, for ever.
 
     `lost` is 0: over a socket that pushes nothing is lost that the detector did not lose itself, and a socket
     that publishes does not say.
@@ -88,6 +91,7 @@ class ZmqSource(Source):
         except ModuleNotFoundError:
             raise SourceError(f"{address} needs the package pyzmq: pip install 'parvis[daq]'") from None
         self._zmq = zmq
+        self._address = address.removeprefix(PUBLISHED)
         self._context = zmq.Context(io_threads=1)
         kind = zmq.SUB if address.startswith(PUBLISHED) else zmq.PULL
         self._socket: zmq.Socket[Any] = self._context.socket(kind)
@@ -109,16 +113,31 @@ class ZmqSource(Source):
         }
         for option, value in options.items():
             self._socket.setsockopt(option, value)
-        self._socket.connect(address.removeprefix(PUBLISHED))
+        self._events = self._socket.get_monitor_socket()
+        self._broken: float | None = None  # since when, on the monotonic clock
+        self._socket.connect(self._address)
 
     def receive(self, timeout: float) -> list[Bytes] | None:
         """As `Source.receive`. The parts are views into what ZeroMQ received: nothing is copied."""
         try:
-            if not self._socket.poll(max(0, round(timeout * 1000))):
-                return None
-            return self._taken()
+            if self._socket.poll(max(0, round(timeout * 1000))):
+                return self._taken()
+            self._mend()
         except self._zmq.ZMQError as error:
             raise SourceError(f"the stream's socket: {error.strerror}") from None
+        return None
+
+    @property
+    def lost(self) -> int:
+        """As `Source.lost`."""
+        return 0
+
+    def close(self) -> None:
+        """As `Source.close`."""
+        self._socket.disable_monitor()
+        self._events.close()
+        self._socket.close()
+        self._context.term()
 
     def _taken(self) -> list[Bytes]:
         """The message that is there. ZeroMQ hands over whole messages only: no part is waited for."""
@@ -130,12 +149,25 @@ class ZmqSource(Source):
             if not frame.more:
                 return parts
 
-    @property
-    def lost(self) -> int:
-        """As `Source.lost`."""
-        return 0
+    def _mend(self) -> None:
+        """Connect again where ZeroMQ gave up, as it does for ever with a peer that it does not understand or
+        that sends a part too large. Nothing is waiting to be received now, and so nothing is lost."""
+        from zmq.utils.monitor import parse_monitor_message
 
-    def close(self) -> None:
-        """As `Source.close`."""
-        self._socket.close()
-        self._context.term()
+        zmq = self._zmq
+        failed = (
+            zmq.EVENT_DISCONNECTED,
+            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
+            zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+        )
+        while self._events.poll(0):
+            event = parse_monitor_message(self._events.recv_multipart())["event"]
+            if event in {zmq.EVENT_CONNECT_DELAYED, zmq.EVENT_CONNECT_RETRIED, zmq.EVENT_CONNECTED}:
+                self._broken = None
+            elif event in failed:
+                self._broken = time.monotonic()
+        if self._broken is not None and time.monotonic() - self._broken > _GIVEN_UP:
+            self._broken = None
+            with contextlib.suppress(zmq.ZMQError):  # it may know nothing of the address any more
+                self._socket.disconnect(self._address)
+            self._socket.connect(self._address)
