@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import yaml
@@ -14,6 +16,8 @@ import zmq
 
 from parvis.config import Config, StompSettings
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
+from parvis.service.base import Service, Step
+from parvis.service.contract import Anything
 from parvis.service.host import Host
 from parvis.transport.base import Send, Transport
 from parvis_services.acquire.ceph_writer import CephWriter
@@ -23,7 +27,7 @@ from parvis_services.stores.manifest import Manifest
 from parvis_services.stores.profiles import open_store
 from parvis_services.stream import stream_v1, stream_v2
 from parvis_services.stream.events import Bytes, Event, Frame, Header, SeriesEnd, SeriesStart
-from running import NAMESPACE, Listener, in_thread
+from running import NAMESPACE, Listener, in_thread, transport_to
 from waiting import wait_until
 
 BUCKET = "images"
@@ -126,17 +130,26 @@ class Site:
         directory: For all of it.
         port: Of the broker.
         address: Of the detector.
+        profile: Of the store, if it is not the one in the directory.
         settings: Of the detector beside the usual ones.
     """
 
-    def __init__(self, directory: Path, port: int, address: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        address: str,
+        *,
+        profile: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
         self.port = port
         self.objects = directory / "store"
         self.objects.mkdir(parents=True)
         self.journals = directory / "state" / "cephwriter" / "sim"
         usual = {"stream": address, "store": "memory", "bucket": BUCKET, "memory": 16, "uploaders": 4}
         self.storage = {
-            "parvis.stores": {"memory": {"directory": str(self.objects)}},
+            "parvis.stores": {"memory": dict(profile or {"directory": str(self.objects)})},
             "parvis.detectors": {"sim": {**usual, **settings}},
             "parvis.state_directory": str(directory / "state"),
         }
@@ -246,3 +259,47 @@ class Recipe:
         self._heard["finally"].wait_for(1, timeout)
         (over,) = self.told("finally")
         return over
+
+
+class Ear(Service[Anything, Anything]):
+    """Hears of images, and says that it has, so that none are held back."""
+
+    name: ClassVar[str] = "Ear"
+    queue: ClassVar[str] = queue_of("recipe-1", "every")
+    prefetch: ClassVar[int] = 100
+    heard: ClassVar[list[int]] = []
+
+    def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
+        self.heard.append((payload.model_extra or {})["file-number"])
+
+
+@contextlib.contextmanager
+def ear(port: int) -> Iterator[None]:
+    """Somebody who hears of images."""
+    Ear.heard.clear()
+    with in_thread(Host(transport_to(port), [Ear(Config())])):
+        yield
+
+
+class Sending(threading.Thread):
+    """A detector at work: a series at a pace, whatever happens at the other end, until it is told to end."""
+
+    def __init__(self, detector: Detector, dcid: int, images: int, rate: float, size: int = 0) -> None:
+        super().__init__(daemon=True)
+        self.sent = 0
+        self.is_over = threading.Event()
+        self._detector = detector
+        self._dcid = dcid
+        self._images = images
+        self._interval = 1 / rate
+        self._size = size
+
+    def run(self) -> None:
+        """Send."""
+        self._detector.start(self._dcid, self._images)
+        begun = time.monotonic()
+        for number in range(1, self._images + 1):
+            if self.is_over.wait(max(0.0, begun + number * self._interval - time.monotonic())):
+                return
+            self._detector.image(number, size=self._size)
+            self.sent = number

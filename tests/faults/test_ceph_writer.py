@@ -6,25 +6,19 @@ import random
 import resource
 import signal
 import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
-from detector_writer import Detector, Site, attach, content, queue_of
-from parvis.config import Config
-from parvis.service.base import Service, Step
-from parvis.service.contract import Anything
-from parvis.service.host import Host
+from detector_writer import Detector, Ear, Sending, Site, attach, content, ear, queue_of
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.acquire.ceph_writer import CephWriter
 from parvis_services.number_ranges import NumberRanges
-from running import Listener, in_thread, process_of, transport_to
+from running import Listener, process_of
 from waiting import wait_until
 
 DCID = 17
@@ -33,49 +27,10 @@ MEGABYTE = 1 << 20
 MEMORY = 16  # MB
 
 
-class Ear(Service[Anything, Anything]):
-    """Hears of images, and says that it has, so that none are held back."""
-
-    name: ClassVar[str] = "Ear"
-    queue: ClassVar[str] = queue_of("recipe-1", "every")
-    prefetch: ClassVar[int] = 100
-    heard: ClassVar[list[int]] = []
-
-    def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
-        self.heard.append((payload.model_extra or {})["file-number"])
-
-
-class Sending(threading.Thread):
-    """A detector at work: a series at a pace, whatever happens at the other end, until it is told to end."""
-
-    def __init__(self, detector: Detector, images: int, rate: float, size: int = 0) -> None:
-        super().__init__(daemon=True)
-        self.sent = 0
-        self.slowest = 0.0
-        self.is_over = threading.Event()
-        self._detector = detector
-        self._images = images
-        self._interval = 1 / rate
-        self._size = size
-
-    def run(self) -> None:
-        """Send."""
-        self._detector.start(DCID, self._images)
-        begun = time.monotonic()
-        for number in range(1, self._images + 1):
-            if self.is_over.wait(max(0.0, begun + number * self._interval - time.monotonic())):
-                return
-            before = time.monotonic()
-            self._detector.image(number, size=self._size)
-            self.slowest = max(self.slowest, time.monotonic() - before)
-            self.sent = number
-
-
 @pytest.fixture
 def told(broker: BrokerThread) -> Iterator[list[int]]:
     """Numbers of the images that the recipe is told of."""
-    Ear.heard.clear()
-    with in_thread(Host(transport_to(broker.port), [Ear(Config())])):
+    with ear(broker.port):
         yield Ear.heard
 
 
@@ -93,7 +48,7 @@ def test_twenty_kills_in_a_series(
     site = Site(tmp_path, broker.port, detector.address, series_timeout=60)
     environment = {"ZOCALO_CONFIG": str(site.file)}
     over = Listener(transport, queue_of("recipe-1", "finally"))
-    sending = Sending(detector, 10**5, rate=200)
+    sending = Sending(detector, DCID, 10**5, rate=200)
     transport.send(attach(DCID, ["every", "finally"]))
     for kill in range(KILLS):
         with process_of(CephWriter, broker.port, environment) as writer:
@@ -134,7 +89,7 @@ def test_a_full_store_and_a_detector_that_does_not_wait(
     with process_of(CephWriter, broker.port, {"ZOCALO_CONFIG": str(site.file)}) as writer:
         transport.send(attach(DCID, ["every", "finally"]))
         over = Listener(transport, queue_of("recipe-1", "finally"))
-        sending = Sending(detector, 120, rate=60, size=MEGABYTE)
+        sending = Sending(detector, DCID, 120, rate=60, size=MEGABYTE)
         sending.start()
         wait_until(lambda: len(told) > 5, 30, "images")
         before = resident(writer)

@@ -206,13 +206,13 @@ def test_a_store_that_is_away_costs_what_does_not_fit_into_memory_and_the_detect
         manifest = site.manifest(site.place(17))
         assert figure(writer, "held_bytes") == 0
     assert detector.refused == 0
-    assert (manifest.received, manifest.stored) == (40, 40 - figure_of(manifest.dropped))
+    assert (manifest.received, manifest.stored) == (40, 40 - count_in(manifest.dropped))
     assert manifest.missing == manifest.dropped
     assert manifest.dropped[-1][1] == 40
     assert sorted(site.stored(site.place(17)))[:15] == list(range(1, 16))
 
 
-def figure_of(ranges: list[tuple[int, int]]) -> int:
+def count_in(ranges: list[tuple[int, int]]) -> int:
     return sum(last - first + 1 for first, last in ranges)
 
 
@@ -249,6 +249,44 @@ def test_a_writer_goes_on_where_the_one_before_was_told_to_stop(
         assert recipe.end()["success"] is True
     assert sorted(recipe.numbers()) == list(range(1, 21))
     assert site.manifest(site.place(17)).stored == 20
+
+
+def test_what_was_stored_when_a_writer_was_killed_and_what_was_not(
+    site: Site, detector: Detector, transport: StompTransport
+) -> None:
+    with site.writer() as writer:
+        detector.start(17, 5)
+        detector.images([1, 2, 3])
+        wait_for_figure(writer, "frames_stored", 3)
+    (journal,) = site.journals.glob("*.journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    # As if it had been killed before it could note that 2 is stored, with 4 in memory, and in the middle of a line.
+    kept = [line for line in lines if not line.startswith(b'["stored",2,')]
+    journal.write_bytes(b"".join(kept) + b'["received",4,1.0]\n["recei')
+    with site.writer():
+        recipe = Recipe(transport, 17)
+        detector.image(5)
+        detector.end()
+        over = recipe.end()
+    assert sorted(recipe.numbers()) == [1, 2, 3, 5]
+    assert (over["missing"], over["told"]) == ([[4, 4]], [[1, 3], [5, 5]])
+    assert site.manifest(site.place(17)).missing == [(4, 4)]
+
+
+def test_an_image_that_was_lost_may_come_again(site: Site, detector: Detector) -> None:
+    with site.writer():
+        detector.start(17, 2)
+        detector.image(1)
+    (journal,) = site.journals.glob("*.journal")
+    with journal.open("ab") as file:
+        file.write(b'["received",2,1.0]\n')
+    with site.writer() as writer:
+        wait_until(lambda: b'["lost",2]' in journal.read_bytes(), 20, "the writer to miss it")
+        detector.images([2, 2])
+        detector.end()
+        manifest = site.manifest(site.place(17))
+        assert figure(writer, "frames_again") == 1
+    assert (manifest.stored, manifest.missing, manifest.duplicates) == (2, [], 1)
 
 
 def test_only_one_writer_of_a_detector(site: Site) -> None:
