@@ -94,15 +94,21 @@ def test_the_next_message_is_at_hand_while_one_is_handled(connect: Connect, clie
     assert service.told == [(one, 7) for one in ALL[1:]]
 
 
-def test_a_message_that_comes_while_one_is_handled_is_told(broker: BrokerThread) -> None:
+def test_a_message_that_comes_while_one_is_handled_is_told(
+    broker: BrokerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once: not only when the transport notices that nobody has read for a while."""
+    monkeypatch.setattr("parvis.transport.wire._AWAY", 3600.0)
     service = Looker(Config())
-    service.last = 2
     with connected(broker.port) as client, in_thread(Host(transport_to(broker.port), [service])):
         results = Listener(client, "results")
+        client.send(number(0))
+        results.wait_for(1)  # from then on it is the host that reads, when it has nothing else to do
+        service.last = 2
         client.send(number(1))
-        wait_until(lambda: service.begun, LIMIT, "the first message to be in hand")
+        wait_until(lambda: 1 in service.begun, LIMIT, "the first message to be in hand")
         client.send(number(2))
-        results.wait_for(2)
+        results.wait_for(3)
     assert service.told == [(2, 7)]
 
 
