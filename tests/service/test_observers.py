@@ -11,6 +11,7 @@ import pytest
 from parvis.config import Config
 from parvis.observe.recent import Recent
 from parvis.service.base import AnyService
+from parvis.service.figures import OwnFigures
 from parvis.service.flow import FlowControl
 from parvis.service.observer import Handled, Observer
 from parvis.service.observers import default_observers
@@ -128,4 +129,4 @@ def test_an_observer_that_fails_stops_nothing(
 
 def test_nobody_watches_who_was_not_asked_to() -> None:
     config = Config(storage={"parvis.log_broadcast": "off"})
-    assert [type(observer) for observer in default_observers(config)] == [FlowControl, Recent]
+    assert [type(observer) for observer in default_observers(config)] == [FlowControl, Recent, OwnFigures]
