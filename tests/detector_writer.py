@@ -176,6 +176,7 @@ class Site:
         """A writer in a thread of this process."""
         service = CephWriter(self.config)
         with in_thread(Host(self.config.transport(), [service])):
+            wait_until(service.doing, 20, "the writer")
             yield service
 
     def place(self, dcid: int, series: int = 1, repeat: int = 1) -> SeriesPlace:

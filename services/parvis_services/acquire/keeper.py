@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -75,6 +76,9 @@ class Keeper:
             for record in self._shelf.in_hand():
                 self._advance(record)
             self._news.wait(seen, _LOOK_EVERY)
+        with contextlib.suppress(OSError):
+            for record in self._shelf.in_hand():
+                self._keep_mask(record)
 
     def _advance(self, record: SeriesRecord) -> None:
         """Do what is due for a series, if it did not fail a moment ago."""

@@ -260,7 +260,7 @@ def test_what_was_stored_when_a_writer_was_killed_and_what_was_not(
         wait_for_figure(writer, "frames_stored", 3)
     (journal,) = site.journals.glob("*.journal")
     lines = journal.read_bytes().splitlines(keepends=True)
-    # As if it had been killed before it could note that 2 is stored, with 4 in memory, and in the middle of a line.
+    # As if it had been killed before it could note that 2 is stored, with 4 in memory, in mid-line.
     kept = [line for line in lines if not line.startswith(b'["stored",2,')]
     journal.write_bytes(b"".join(kept) + b'["received",4,1.0]\n["recei')
     with site.writer():
@@ -274,9 +274,10 @@ def test_what_was_stored_when_a_writer_was_killed_and_what_was_not(
 
 
 def test_an_image_that_was_lost_may_come_again(site: Site, detector: Detector) -> None:
-    with site.writer():
+    with site.writer() as writer:
         detector.start(17, 2)
         detector.image(1)
+        wait_for_figure(writer, "frames_stored", 1)
     (journal,) = site.journals.glob("*.journal")
     with journal.open("ab") as file:
         file.write(b'["received",2,1.0]\n')
