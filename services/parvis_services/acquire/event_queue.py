@@ -48,12 +48,15 @@ class EventQueue:
         """Add an event; return False if there is no room for it, not even after `wait` seconds."""
         size = event.data.nbytes if isinstance(event, Frame) else 0
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._held or self._held + size <= self._memory, wait):
+            if size and not self._changed.wait_for(lambda: self._has_room(size), wait):
                 return False
             self._events.append(event)
             self._held += size
             self._changed.notify_all()
             return True
+
+    def _has_room(self, size: int) -> bool:
+        return not self._held or self._held + size <= self._memory
 
     def drop(self, frame: Frame) -> None:
         """Add that an image was not kept."""

@@ -149,7 +149,11 @@ class HDF5Writer(Service[Anything, Anything]):
             events = decoder.decode(parts)
         except MalformedStream as error:
             self._garbage += 1
-            self.log.warning("a message of the stream cannot be read: %s", printable(str(error), 300))
+            if (
+                self._garbage.bit_count() == 1
+            ):  # the first, the second, the fourth: a flood must not fill the log
+                reason = printable(str(error), 300)
+                self.log.warning("message %d of the stream that cannot be read: %s", self._garbage, reason)
             return
         for event in events:
             self._keep(event)

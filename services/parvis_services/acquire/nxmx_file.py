@@ -103,15 +103,7 @@ class SeriesFile:
     def resume(cls, saved: SavedSeries) -> SeriesFile:
         """Go on with a series that was begun before, perhaps by a process that was killed."""
         series = cls(saved)
-        for number, path in data_files(saved.directory, saved.prefix):
-            try:
-                stock = take_stock(number, path, saved.images_per_file)
-            except (OSError, ValueError, RuntimeError) as error:
-                _log.error("what is in %s is lost: %s", path, error)
-                continue
-            for image in stock.numbers:
-                series.written.add(image)
-            series._series = series._files_of(stock.shape, stock.dtype)
+        series._take_stock()
         series.summary.ended = None
         series.summary.written = len(series.written)
         return series
@@ -163,6 +155,8 @@ class SeriesFile:
         """
         try:
             self._files.close()
+            if self._failed:
+                self._take_stock()  # as what was not taken at once may be there in the end
         finally:
             summary = self._summarise(ended, dropped or NumberRanges())
             if self.written:
@@ -171,6 +165,19 @@ class SeriesFile:
                 self._withdraw()
             save(self.saved.directory / f"{self.saved.prefix}_summary.json", summary)
         return summary
+
+    def _take_stock(self) -> None:
+        """See which images the files have."""
+        saved, self.written = self.saved, NumberRanges()
+        for number, path in data_files(saved.directory, saved.prefix):
+            try:
+                stock = take_stock(number, path, saved.images_per_file)
+            except (OSError, ValueError, RuntimeError) as error:
+                _log.error("what is in %s is lost: %s", path, error)
+                continue
+            for image in stock.numbers:
+                self.written.add(image)
+            self._series = self._files_of(stock.shape, stock.dtype)
 
     def _summarise(self, ended: Ended, dropped: NumberRanges) -> Summary:
         summary, written = self.summary, self.written
@@ -228,10 +235,14 @@ class SeriesFile:
         circumstances = Circumstances(saved.start, instrument=summary.detector, sample=sample)
         # Its name appears only when it is complete: those who wait for the master read it at once.
         unfinished = series.master.with_name(f".{series.master.name}")
-        write_master(unfinished, series, saved.header, circumstances, masked=saved.masked)
-        if summary.ended is not None:
-            _write_completeness(unfinished, summary)
-        unfinished.replace(series.master)
+        try:
+            write_master(unfinished, series, saved.header, circumstances, masked=saved.masked)
+            if summary.ended is not None:
+                _write_completeness(unfinished, summary)
+            unfinished.replace(series.master)
+        except (OSError, RuntimeError) as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(f"{series.master} cannot be written: {error}") from None
         summary.master = series.master
 
 

@@ -20,6 +20,7 @@ import zmq
 
 from detector_frames import counts, frame, start
 from parvis.config import Config, ConfigError
+from parvis.transport.embedded import BrokerThread
 from parvis_services.acquire.event_queue import Dropped, EventQueue
 from parvis_services.acquire.hdf5_place import HDF5Place
 from parvis_services.acquire.hdf5_writer import HDF5Writer
@@ -29,7 +30,9 @@ from parvis_services.stream import stream_v2
 from parvis_services.stream.detectors import DetectorSettings
 from parvis_services.stream.events import Event, Frame, SeriesEnd
 from parvis_services.stream.ring import RingReader, RingWriter
+from parvis_services.watch.file_watcher import FileWatcher
 from parvis_services.watch.sources import Hdf5Images
+from running import Listener, connected, hosted, recipe_message
 from waiting import wait_until
 
 _RUN = """
@@ -133,6 +136,27 @@ def test_readers_see_images_while_they_are_written(tmp_path: Path, detector: Det
         summary = summary_of(tmp_path, "4711_7")
     assert (summary["written"], summary["missing"], summary["ended"]) == (10, [], "end message")
     np.testing.assert_array_equal(images_of(master), [counts(number) for number in range(10)])
+
+
+def test_a_file_watcher_tells_of_images_while_they_are_written(
+    tmp_path: Path, detector: Detector, broker: BrokerThread
+) -> None:
+    master = tmp_path / "data" / "4711_7.nxs"
+    watch = recipe_message("filewatcher", {}, {"every": 2}, parameters={"hdf5": str(master)})
+    with (
+        running(storage(tmp_path, detector.address)),
+        hosted(broker.port, FileWatcher),
+        connected(broker.port) as transport,
+    ):
+        listener = Listener(transport, "results")
+        detector.send(start(), *map(frame, range(5)))
+        wait_until(master.exists, 20, "the master")
+        transport.send(watch)
+        listener.wait_for(5)
+        assert not (tmp_path / "data" / "4711_7_summary.json").exists()
+        detector.send(*map(frame, range(5, 10)), SeriesEnd(7))
+        listener.wait_for(10)
+    assert [image["hdf5-index"] for image in listener.payloads()] == list(range(10))
 
 
 def test_a_killed_writer_goes_on_where_it_was(tmp_path: Path, detector: Detector) -> None:
@@ -335,9 +359,11 @@ def test_a_queue_that_is_full_refuses_images_and_nothing_else() -> None:
     first = queue.take(0)
     assert isinstance(first, Frame)
     assert not queue.put(frame(6))  # the one that was taken still counts
+    assert queue.put(SeriesEnd(7))
     rest = [queue.take(0) for _ in range(5)]
     assert isinstance(rest[0], Frame)
-    assert rest[1:] == [Dropped(7, None, 2, 3), Dropped(7, None, 5, 5), SeriesEnd(7), None]
+    assert rest[1:] == [Dropped(7, None, 2, 3), Dropped(7, None, 5, 5), SeriesEnd(7), SeriesEnd(7)]
+    assert queue.take(0) is None
     assert queue.held_bytes == 0
     assert queue.dropped == 3
 
