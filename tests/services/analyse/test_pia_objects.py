@@ -35,10 +35,11 @@ from parvis_services.stream.events import Encoding, Frame, Header, SeriesStart
 from parvis_services.xray.analysis import analyse
 from parvis_services.xray.parameters import AnalysisParameters
 from parvis_services.xray.statistics import ImageAnalysis
-from parvis_services.xray.stored_frames import StoredFrames
+from parvis_services.xray.stored_frames import FetchedFrame, StoredFrames
 from real.ceph import USERS, Ceph
 from running import Listener, connected, in_thread, recipe_message, transport_to
 from stored_frames import THAUMATIN, pack, thaumatin, thaumatin_file, thaumatin_mask
+from waiting import wait_until
 
 LIMIT = 30
 SMALL = dataclasses.replace(
@@ -401,3 +402,48 @@ def test_the_next_image_is_fetched_while_one_is_analysed(broker: BrokerThread, s
     assert sorted(gates.log) == sorted(
         [f"fetch {number}" for number in range(1, 6)] + [f"analyse {number}" for number in range(1, 6)]
     )
+
+
+class LoggedFrames(StoredFrames):
+    """Notes what is fetched, and does not begin before it may."""
+
+    def __init__(self, storage: Mapping[str, Any]) -> None:
+        super().__init__(storage)
+        self.log: list[str] = []
+        self.may_go_on = threading.Event()
+
+    def fetch(self, address: str) -> FetchedFrame:
+        self.log.append(address)
+        assert self.may_go_on.wait(LIMIT)
+        return super().fetch(address)
+
+
+@pytest.fixture
+def frames(site: Site) -> LoggedFrames:
+    site.begin(SMALL)
+    return LoggedFrames(site.config.storage)
+
+
+def test_no_more_than_two_images_are_kept_for_later(site: Site, frames: LoggedFrames) -> None:
+    urls = [site.put(number, counts(1, np.uint16)[0]) for number in range(1, 6)]
+    fetcher = FrameFetcher(frames)
+    fetcher.announce(urls[0])
+    wait_until(lambda: frames.log, LIMIT, "the first to be fetched")
+    for url in urls[1:]:
+        fetcher.announce(url)
+    frames.may_go_on.set()
+    for url in (urls[3], urls[4], urls[0]):
+        assert fetcher.fetch(url).url == url
+    assert frames.log == [urls[0], urls[3], urls[4], urls[0]]
+    fetcher.close()
+
+
+def test_what_was_not_there_too_early_may_be_there_in_time(site: Site, frames: LoggedFrames) -> None:
+    frames.may_go_on.set()
+    fetcher = FrameFetcher(frames)
+    fetcher.announce(site.url(2))
+    fetcher.announce(site.put(1, counts(1, np.uint16)[0]))
+    fetcher.fetch(site.url(1))
+    fetcher.fetch(site.put(2, counts(1, np.uint16)[0]))
+    assert frames.log == [site.url(2), site.url(1), site.url(2)]
+    fetcher.close()
