@@ -37,6 +37,21 @@ a whole number above zero; what leaves there is described below, in [Payloads](#
 
 # When something leaves at an output, and what else there is to know of it.
 OUTPUTS: dict[str, dict[str, str]] = {
+    "CephWriter": {
+        "first": "The image 1.",
+        "every": "Each image, as soon as the store has confirmed it; they may come out of order.",
+        "last": "The image with the number of images that there are to be; if the detector does not say how "
+        "many, at the end that with the highest number.",
+        "#": "The image with that number, counted from 1.",
+        "every-#": "The first image, and from it on each of that number.",
+        "select-#": "That many images, evenly spread, the first and the last among them; if the detector does "
+        "not say how many there are, at the end.",
+        "any": "Once at the end, if there was an image.",
+        "finally": "Once at the end, in any case: when the manifest is stored, or after a time-out. "
+        "ObjectWatcher takes the payload, and sends what is stored and was not told of.",
+        "timeout": "If the series did not begin, or no image came, or the store did not take what was left, "
+        "for too long.",
+    },
     "FileWatcher": {
         "first": "The first image.",
         "every": "Each image.",
@@ -76,8 +91,8 @@ OUTPUTS: dict[str, dict[str, str]] = {
     },
     "XRayCentring": {
         "success": "When all images of the grid are known, whether there is a crystal or not.",
-        "abort": "When images are missing and none has come for 15 minutes; at once, if per-image analysis has "
-        "said of all of these that they are `missing`. The payload is empty.",
+        "abort": "When images are missing and none has come for 15 minutes; at once, if per-image analysis "
+        "has said of all of these that they are `missing`. The payload is empty.",
     },
 }
 
