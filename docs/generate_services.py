@@ -44,8 +44,8 @@ OUTPUTS: dict[str, dict[str, str]] = {
         "many, at the end that with the highest number.",
         "#": "The image with that number, counted from 1.",
         "every-#": "The first image, and from it on each of that number.",
-        "select-#": "That many images, evenly spread, the first and the last among them; if the detector does "
-        "not say how many there are, at the end.",
+        "select-#": "That many images, evenly spread, the first and the last among them; if the detector "
+        "does not say how many there are, at the end.",
         "any": "Once at the end, if there was an image.",
         "finally": "Once at the end, in any case: when the manifest is stored, or after a time-out. "
         "ObjectWatcher takes the payload, and sends what is stored and was not told of.",
