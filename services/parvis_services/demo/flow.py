@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _WINDOW: Final = 3.0  # s over which a rate is taken
+_PAUSE: Final = 2.0  # s without anything after which the rate is 0
 _STAGES: Final = ("in", "stored", "analysed", "results")
 _SPANS: Final = {
     "frame_to_stored": ("file-received-at", "file-seen-at"),
@@ -26,6 +27,8 @@ class Rate:
         """Take note of a count, at a time in s."""
         if not self._samples or count != self._samples[-1][1]:
             self._samples.append((now, count))
+        elif now - self._samples[-1][0] > _PAUSE:  # what comes next begins now, and is no slow series
+            self._samples = deque([(now, count)])
         while len(self._samples) > 2 and now - self._samples[1][0] > _WINDOW:
             self._samples.popleft()
 
@@ -34,7 +37,7 @@ class Rate:
         (began, first), (ended, last) = (
             (self._samples[0], self._samples[-1]) if self._samples else ((now, 0),) * 2
         )
-        if ended == began or now - ended > _WINDOW:
+        if ended == began:
             return 0.0
         return (last - first) / (ended - began)
 

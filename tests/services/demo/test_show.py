@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 from rich.console import Console
 
+from parvis_services.demo.flow import Flow
 from parvis_services.demo.plan import simulated_plan
 from parvis_services.demo.show import Findings, LiveView, print_results
 
@@ -26,8 +28,14 @@ def findings_of(*spots: int) -> Findings:
 
 @pytest.mark.parametrize("colours", [None, "truecolor"])
 @pytest.mark.parametrize(("width", "height"), [(60, 20), (80, 24), (100, 40)])
-def test_the_live_view_fits_the_terminal(colours, width: int, height: int) -> None:
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_live_view_fits_the_terminal(colours, width: int, height: int, streams: bool) -> None:
     found = findings_of(1, 900, 30)
+    if streams:
+        found.flow = Flow()
+        found.flow.take({"file-received-at": 1.0, "file-seen-at": 1.1}, 1.25)
+        for second, count in enumerate((0, 4, 8)):
+            found.flow.update(time.monotonic() - 2 + second, **{"in": 2 * count, "results": count})
     centre = {"centre_x_box": 1.5, "centre_y_box": 0.5}
     found.take({"event": "centre", "result": {"results": [centre]}})
     console = Console(
@@ -40,7 +48,13 @@ def test_the_live_view_fits_the_terminal(colours, width: int, height: int) -> No
     assert text[1].startswith("4 services; at work: FileWatcher, PerImageAnalysis x2")
     assert any("900 spots" in line for line in text)
     assert "centre (1.50, 0.50)" in text[-1]
-    assert {"2", "4", "6", "8"} <= {line[:4].strip() for line in text}
+    if not streams:
+        assert {"2", "4", "6", "8"} <= {line[:4].strip() for line in text}
+    else:
+        assert text[2:4] == [
+            "images a second   in 8.0   results 4.0",
+            "detector to result   p50 250 ms   p99 250 ms",
+        ]
 
 
 def test_the_table_counts_boxes_as_the_map_does() -> None:

@@ -26,15 +26,23 @@ def processes_of(place: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGKILL, -9)],
+    ("number", "code", "options", "image"),
+    [
+        (signal.SIGTERM, 143, ("--stream",), "store/parvis-demo/*/1/1/000001"),
+        (signal.SIGHUP, 129, (), "data/**/*.cbf"),
+        (signal.SIGINT, 130, (), "data/**/*.cbf"),
+        (signal.SIGKILL, -9, (), "data/**/*.cbf"),
+    ],
 )
-def test_nothing_is_left_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_nothing_is_left_behind(
+    tmp_path: Path, number: signal.Signals, code: int, options: tuple[str, ...], image: str
+) -> None:
     place = tmp_path / "demo"
-    command = [sys.executable, "-m", "parvis", "demo", "--seed", "3", "--directory", str(place)]
+    demo = [sys.executable, "-m", "parvis", "demo", "--seed", "3", "--directory", str(place)]
+    command = [*demo, *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
-            wait_until(lambda: any(place.rglob("*.cbf")), 60, "the detector to write")
+            wait_until(lambda: any(place.glob(image)), 60, "the detector to begin")
             assert any("parvis go" in line for line in processes_of(place))
             process.send_signal(number)
             assert process.wait(60) == code
