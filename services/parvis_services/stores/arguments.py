@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from parvis_services.stores.layout import SeriesPlace
     from parvis_services.stores.manifest import Manifest
+    from parvis_services.stores.profiles import Role
     from parvis_services.stores.store import ImageStore
     from parvis_services.stores.url import ObjectUrl
 
@@ -82,11 +83,22 @@ def series_url(url: ObjectUrl, place: SeriesPlace) -> ObjectUrl:
     return replace(url, key=place.frames_prefix.rstrip("/"))
 
 
-def opened(url: ObjectUrl, role: Any, storage: Mapping[str, Any]) -> ImageStore:
-    """The store of an address; it is closed when the command ends."""
-    from parvis_services.stores.profiles import store_of
+def opened(url: ObjectUrl, role: Role, storage: Mapping[str, Any]) -> ImageStore:
+    """The store of an address, by whoever may do all if nobody else is configured here.
 
-    store = store_of(url, role, storage)
+    It is closed when the command ends.
+    """
+    from parvis_services.stores.profiles import StoreNotConfigured, store_of
+
+    try:
+        store = store_of(url, role, storage)
+    except StoreNotConfigured:
+        try:
+            store = store_of(url, "manage", storage)
+        except StoreNotConfigured:
+            store = None
+        if store is None:
+            raise
     click.get_current_context().call_on_close(store.close)
     return store
 

@@ -17,6 +17,8 @@ from parvis_services.stores.progress import progress_bar
 
 if TYPE_CHECKING:
     from parvis_services.stores.ingestion import Ingested
+    from parvis_services.stores.profiles import Role
+    from parvis_services.stores.store import ImageStore
 
 _SHOWN_PROBLEMS: Final = 5
 
@@ -78,7 +80,6 @@ def ingest(
     """
     from parvis_services.stores.ingestion import Ingestion
     from parvis_services.stores.layout import SeriesPlace
-    from parvis_services.stores.profiles import StoreNotConfigured, open_store
     from parvis_services.stores.recorded_series import RecordedSeries
     from parvis_services.stores.url import BadUrl
 
@@ -89,19 +90,12 @@ def ingest(
         place = SeriesPlace(layout, bucket or str(dcid), prefix.strip("/"), dcid, series)
     except BadUrl as error:
         raise click.UsageError(str(error)) from None
-    with contextlib.ExitStack() as stack:
-        recorded = stack.enter_context(
-            contextlib.closing(RecordedSeries(file, only_bslz4=layout == "prototype"))
-        )
+    with contextlib.closing(RecordedSeries(file, only_bslz4=layout == "prototype")) as recorded:
         _warn_of_tilt(recorded.tilt)
-        store = stack.enter_context(contextlib.closing(open_store(name, "write", storage)))
-        reader = None
-        with contextlib.suppress(StoreNotConfigured):
-            reader = stack.enter_context(contextlib.closing(open_store(name, "read", storage)))
-        _make_bucket(name, place.bucket, storage)
+        store, reader = _logins(name, place.bucket, storage)
         ingestion = Ingestion(recorded, store, place, experiment=experiment, reader=reader, parallel=parallel)
-        moved = stack.enter_context(progress_bar("images stored"))
-        done = ingestion.run(lambda done: moved(done.stored + done.present, done.images))
+        with progress_bar("images stored") as moved:
+            done = ingestion.run(lambda done: moved(done.stored + done.present, done.images))
     _report(done, ingestion.url, as_json)
     if done.problems:
         sys.exit(1)
@@ -127,17 +121,27 @@ def _warn_of_tilt(degrees: float) -> None:
         )
 
 
-def _make_bucket(name: str, bucket: str, storage: Mapping[str, Any]) -> None:
-    """Make the bucket if it is not there and we may; who may not will be told that there is none."""
+def _logins(name: str, bucket: str, storage: Mapping[str, Any]) -> tuple[ImageStore, ImageStore | None]:
+    """Who writes, and who compares what is there already, if anybody can.
+
+    Who may do all does both, and makes the bucket: nobody else can write into a new one yet.
+    """
     from parvis_services.stores.profiles import StoreNotConfigured, open_store
 
-    try:
-        manager = open_store(name, "manage", storage)
-    except StoreNotConfigured:
-        return
-    with contextlib.closing(manager):
-        if manager.make_bucket(bucket):
-            click.echo(f"Made the bucket {bucket}.", err=True)
+    def opened(role: Role) -> ImageStore | None:
+        try:
+            store = open_store(name, role, storage)
+        except StoreNotConfigured:
+            return None
+        click.get_current_context().call_on_close(store.close)
+        return store
+
+    manager = opened("manage")
+    if manager is None:
+        return opened("write") or open_store(name, "write", storage), opened("read")
+    if manager.make_bucket(bucket):
+        click.echo(f"Made the bucket {bucket}.", err=True)
+    return manager, manager
 
 
 def _report(done: Ingested, url: str, as_json: bool) -> None:

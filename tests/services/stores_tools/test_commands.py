@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from made_nxmx import axis, dataset, describe, group
+from made_nxmx import describe
 from parvis.cli import main
 from parvis.config import Config
 from parvis.service.host import Host
@@ -30,64 +30,16 @@ from parvis_services.stores.manifest import Manifest
 from parvis_services.stores.series_header import load_header, load_mask
 from parvis_services.watch.object_watcher import ObjectWatcher
 from parvis_services.xray.analysis import analyse
+from recorded_files import CONFIG, SHAPE, images, write_file
 from running import broker_environment, in_thread
 from stored_series import age, configuration, directory_store, kept, keys, pinned, put_series
 from waiting import wait_until
-
-SHAPE = (200, 300)
-CONFIG = repr(
-    {
-        "x_pixels_in_detector": SHAPE[1],
-        "y_pixels_in_detector": SHAPE[0],
-        "bit_depth_image": 32,
-        "nimages": 4,
-        "ntrigger": 1,
-        "x_pixel_size": 75e-6,
-        "y_pixel_size": 75e-6,
-        "beam_center_x": 150.0,
-        "beam_center_y": 100.0,
-        "detector_distance": 0.15,
-        "wavelength": 1.0,
-        "omega_start": 10.0,
-        "omega_increment": 0.1,
-        "pixel_mask_applied": True,
-    }
-)
 
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, unconfigured: None, monkeypatch: pytest.MonkeyPatch) -> DirectoryStore:
     monkeypatch.setenv("ZOCALO_CONFIG", str(configuration(tmp_path, tmp_path / "store")))
     return directory_store(tmp_path / "store")
-
-
-def images(count: int) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """Frames with spots, some of them on pixels that the mask leaves out."""
-    random = np.random.default_rng(count)
-    frames = random.poisson(1, (count, *SHAPE)).astype(np.uint32)
-    for frame in frames:
-        for y, x in random.integers(10, 180, (30, 2)):
-            frame[y : y + 2, x : x + 3] = random.integers(50, 4000)
-        frame[60:80] = np.iinfo(np.uint32).max
-    return frames
-
-
-def write_file(path: Path, frames: np.ndarray[Any, Any], **how: Any) -> Path:
-    """A master file with a mask and a saturation, and the meta file that detectors write beside it."""
-    mask = np.zeros(SHAPE, np.uint32)
-    mask[60:80], mask[100:110, :100] = 1, 8
-    with h5py.File(path, "w") as file:
-        detector = describe(file)
-        dataset(detector, "pixel_mask", mask)
-        dataset(detector, "saturation_value", 3000)
-        turned = group(group(file["entry"], "sample", "NXsample"), "transformations", "NXtransformations")  # pyright: ignore[reportArgumentType]
-        angles = 10 + 0.1 * np.arange(len(frames))
-        axis(turned, "omega", angles, "rotation", (-1.0, 0.0, 0.0), ".", "deg")
-        how = how or {"chunks": (1, *SHAPE), **hdf5plugin.Bitshuffle()}
-        file["entry/data"].create_dataset("data", data=frames, **how)  # pyright: ignore[reportAttributeAccessIssue]
-    with h5py.File(path.with_name(f"{path.stem.removesuffix('_master')}_meta.h5"), "w") as file:
-        file["config"] = CONFIG
-    return path
 
 
 @pytest.fixture
