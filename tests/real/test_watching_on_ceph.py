@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from parvis.config import Config
 from parvis.service.testing import run
@@ -13,6 +12,7 @@ from parvis_services.stores.profiles import open_store
 from parvis_services.stores.s3 import S3Store
 from parvis_services.watch.object_watcher import ObjectWatcher
 from real.ceph import USERS, Ceph
+from watches import numbers, to_the_end
 
 IMAGES = 1105
 GAP = range(500, 505)
@@ -31,15 +31,7 @@ def test_a_replay_goes_through_all_pages_of_a_listing(ceph: Ceph) -> None:
         list(threads.map(lambda key: store.put(PLACE.bucket, key, b"x"), keys))
     store.close()
     parameters = {"objects": "s3://ceph/watched/scans/4077358/1", "list-all": True, "burst-limit": 600}
-    sent: list[int] = []
-    payload: Any = None
-    while True:
-        look = run(ObjectWatcher, payload, parameters=parameters, config=config)
-        assert look.outcome.result == "done", look.outcome
-        sent += [image["file-number"] for image in look.sent("every")]
-        if not look.checkpoints:
-            break
-        payload = look.checkpoints[0].payload
-    assert sent == there
-    (end,) = look.sent("finally")
+    sent = to_the_end(lambda payload: run(ObjectWatcher, payload, parameters=parameters, config=config))
+    assert numbers(sent["every"]) == there
+    (end,) = sent["finally"]
     assert (end["images-expected"], end["missing"]) == (IMAGES, [[GAP[0], GAP[-1]]])

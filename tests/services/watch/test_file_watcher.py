@@ -19,6 +19,7 @@ from parvis_services.simulate.header import Header
 from parvis_services.simulate.nexus import NexusWriter
 from parvis_services.stream.image_files import pixel_mask
 from parvis_services.watch.file_watcher import FileWatcher
+from watches import numbers, to_the_end
 
 SHAPE = (24, 32)
 HEADER = Header(
@@ -48,21 +49,7 @@ def watch(
 
 def watch_to_the_end(parameters: Mapping[str, Any], outputs: Sequence[str] = OUTPUTS) -> dict[str, list[Any]]:
     """Follow the checkpoints until there are no more; return everything sent, by output."""
-    sent: dict[str, list[Any]] = {output: [] for output in outputs}
-    payload: Any = None
-    for _ in range(1000):
-        look = watch(parameters, payload, outputs)
-        assert look.outcome.result == "done", look.outcome
-        for output in outputs:
-            sent[output] += look.sent(output)
-        if not look.checkpoints:
-            return sent
-        payload = look.checkpoints[0].payload
-    raise AssertionError("the watch does not end")
-
-
-def numbers(images: Sequence[Mapping[str, Any]]) -> list[int]:
-    return [image["file-number"] for image in images]
+    return to_the_end(lambda payload: watch(parameters, payload, outputs))
 
 
 def numbers_in_list(images: Sequence[Mapping[str, Any]]) -> list[int]:

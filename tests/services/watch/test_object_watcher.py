@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from parvis_services.stores.manifest import Manifest
 from parvis_services.stores.store import ObjectInfo
 from parvis_services.watch.file_watcher import FileWatcher
 from parvis_services.watch.object_watcher import ObjectWatcher
+from watches import numbers, to_the_end
 
 OUTPUTS = ["first", "every", "every-7", "last", "select-30", "20", "any", "finally", "timeout", "missing"]
 SERIES = SeriesPlace("standard", "i04", "gridscans", 4077358, 3)
@@ -36,7 +37,6 @@ class Site:
         self.directory = directory
         self.store = DirectoryStore("ram", directory, "manage")
         self.config = Config(storage={"parvis.stores": {"ram": {"directory": str(directory)}}})
-        self.listed: list[tuple[str, str, int]] = []
 
     def put(self, numbers: Iterable[int], place: SeriesPlace = SERIES) -> None:
         """Store images, and what else is beside them."""
@@ -57,16 +57,7 @@ class Site:
 
     def to_the_end(self, parameters: Mapping[str, Any], payload: Any = None) -> dict[str, list[Any]]:
         """Follow the checkpoints until there are no more; return everything sent, by output."""
-        sent: dict[str, list[Any]] = {output: [] for output in OUTPUTS}
-        for _ in range(1000):
-            look = self.look(parameters, payload)
-            assert look.outcome.result == "done", look.outcome
-            for output in OUTPUTS:
-                sent[output] += look.sent(output)
-            if not look.checkpoints:
-                return sent
-            payload = look.checkpoints[0].payload
-        raise AssertionError("the watch does not end")
+        return to_the_end(lambda payload: self.look(parameters, payload), payload)
 
 
 @pytest.fixture
@@ -87,10 +78,6 @@ def listings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(DirectoryStore, "list_after", list_after)
     return lengths
-
-
-def numbers(images: Sequence[Mapping[str, Any]]) -> list[int]:
-    return [image["file-number"] for image in images]
 
 
 def test_two_hundred_images_go_to_every_output_they_belong_to(site: Site) -> None:
