@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from parvis_services.stores.url import ObjectUrl
     from parvis_services.xray.parameters import AnalysisParameters
-    from parvis_services.xray.statistics import ImageAnalysis
     from parvis_services.xray.stored_frames import FetchedFrame, StoredFrames
 
 _AHEAD: Final = 4  # images that are fetched while one is analysed
@@ -106,10 +105,9 @@ def _fetched(frames: StoredFrames, addresses: list[str]) -> Iterator[tuple[str, 
 
 
 def _analysed(frame: FetchedFrame, parameters: AnalysisParameters) -> dict[str, Any]:
-    from parvis_services.xray.analysis import analyse
+    from parvis_services.xray.analysis import analyse_frame
 
-    result: ImageAnalysis = analyse(frame.image(), parameters)
-    return result.as_dict()
+    return analyse_frame(frame, parameters).as_dict()
 
 
 def _counted(frame: FetchedFrame) -> dict[str, Any]:

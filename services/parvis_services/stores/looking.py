@@ -85,7 +85,7 @@ def _lines(found: Manifest) -> Iterator[tuple[str, str]]:
     epilog="""\b
 Examples:
   parvis store link s3://ceph/i04/993677/1/000007
-  curl -o image "$(parvis store link s3://ceph/i04/993677/1/000007 --seconds 60)"
+  curl -o image "$(parvis store link s3://ceph/i04/993677/1/000007)"
 """,
 )
 @click.argument("url", metavar="URL", type=UrlType())
@@ -128,7 +128,7 @@ Examples:
 @click.option("--reader", "readers", multiple=True, metavar="USER", help="May fetch and list. Repeatable.")
 @click.option("--writer", "writers", multiple=True, metavar="USER", help="May put. Repeatable.")
 @click.option("--tenant", default="", metavar="NAME", help="Whose users they are, where there are tenants.")
-@click.option("--apply", "in_force", is_flag=True, help="Put it in force: needs the role manage.")
+@click.option("--apply", "in_force", is_flag=True, help="Put it in force, and make the bucket: needs the role manage.")
 @with_storage
 def policy(
     profile: str,
@@ -156,11 +156,12 @@ def policy(
         raise click.UsageError(f"{error}: give --reader and --writer") from None
     click.echo(text)
     if in_force:
-        _put_in_force(profile, bucket, text, storage)
-        click.echo(f"It is in force in {profile}/{bucket}.", err=True)
+        made = _put_in_force(profile, bucket, text, storage)
+        click.echo(f"It is in force in {profile}/{bucket}{', a new bucket' * made}.", err=True)
 
 
-def _put_in_force(profile: str, bucket: str, text: str, storage: Mapping[str, Any]) -> None:
+def _put_in_force(profile: str, bucket: str, text: str, storage: Mapping[str, Any]) -> bool:
+    """Have a bucket with this policy; return whether it is a new one."""
     from contextlib import closing
 
     from parvis_services.stores.profiles import open_store
@@ -168,4 +169,6 @@ def _put_in_force(profile: str, bucket: str, text: str, storage: Mapping[str, An
 
     with closing(open_store(profile, "manage", storage)) as store:
         assert isinstance(store, S3Store)  # noqa: S101 - the profile says so
+        made = store.make_bucket(bucket)
         store.set_policy(bucket, text)
+        return made
