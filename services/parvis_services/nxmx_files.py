@@ -135,18 +135,22 @@ def create_data_file(
         raise FileExistsError(f"{path} exists, and what is collected is never overwritten")
     # Its name appears only when it can be read.
     unfinished = path.with_name(f".{path.name}")
-    file = h5py.File(unfinished, "w", libver=LIBVER)
-    file.create_dataset(
-        "data",
-        shape=(images, *shape),
-        maxshape=(None, *shape),
-        chunks=(1, *shape),
-        dtype=dtype,
-        fillvalue=no_count(dtype),
-        **packing,
-    )
-    file.swmr_mode = True
-    unfinished.rename(path)
+    try:
+        file = h5py.File(unfinished, "w", libver=LIBVER)
+        file.create_dataset(
+            "data",
+            shape=(images, *shape),
+            maxshape=(None, *shape),
+            chunks=(1, *shape),
+            dtype=dtype,
+            fillvalue=no_count(dtype),
+            **packing,
+        )
+        file.swmr_mode = True
+        unfinished.rename(path)
+    except (OSError, RuntimeError):
+        unfinished.unlink(missing_ok=True)
+        raise
     return file
 
 

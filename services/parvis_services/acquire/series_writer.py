@@ -230,7 +230,7 @@ class SeriesWriter:
             return
         if file is None:
             lost = len(self._dropped)
-            _log.error("%s: its files could not be made, %d images are lost", self._name(), lost)
+            _log.error("%s: its files could not be made; lost images: %d", self._name(), lost)
         else:
             try:
                 file.finish(ended, self._dropped)
@@ -249,7 +249,7 @@ class SeriesWriter:
             shown = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in summary.missing[:_SHOWN_RANGES])
             more = "" if len(summary.missing) <= _SHOWN_RANGES else ", ..."
             _log.warning(
-                "%s: %d images are missing: %s%s; %d of them were dropped, %d not taken by the disk",
+                "%s: missing images: %d (%s%s), of which %d were dropped, %d not taken by the disk",
                 self._name(),
                 missing,
                 shown,

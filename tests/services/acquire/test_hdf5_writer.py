@@ -334,7 +334,7 @@ def test_a_place_that_cannot_be_used_costs_no_series_after_it(
     writer = made()
     write(writer, start(7), frame(0), frame(1), SeriesEnd(7))
     assert "files of series 7 cannot be made" in caplog.text
-    assert "2 images are lost" in caplog.text
+    assert "lost images: 2" in caplog.text
     (tmp_path / "data").unlink()
     write(writer, start(8), frame(0, 8), SeriesEnd(8))
     assert summary_of(tmp_path, "4711_8")["written"] == 1
@@ -344,7 +344,7 @@ def test_a_place_that_cannot_be_used_costs_no_series_after_it(
 def test_dropped_images_are_named(tmp_path: Path, made: Made, caplog: pytest.LogCaptureFixture) -> None:
     write(made(), start(7), frame(0), Dropped(7, None, 1, 4), frame(5), SeriesEnd(7))
     assert summary_of(tmp_path, "4711_7")["dropped"] == [[2, 5]]
-    assert "8 images are missing: 2-5, 7-10; 4 of them were dropped" in caplog.text
+    assert "missing images: 8 (2-5, 7-10), of which 4 were dropped" in caplog.text
 
 
 def test_a_queue_that_is_full_refuses_images_and_nothing_else() -> None:
