@@ -305,11 +305,12 @@ def test_a_series_goes_on_after_a_time_out(tmp_path: Path, made: Made) -> None:
     np.testing.assert_array_equal(images_of(tmp_path / "data" / "4711_7.nxs")[1], counts(1))
 
 
-def test_what_is_over_is_not_written_again(tmp_path: Path, made: Made) -> None:
-    series: list[Event] = [start(7), frame(0), frame(1), SeriesEnd(7)]
-    write(made(), *series)
+@pytest.mark.parametrize("unique_id", [None, "01HBV3"])
+def test_what_is_over_is_not_written_again(tmp_path: Path, made: Made, unique_id: str | None) -> None:
+    events = [replace(event, unique_id=unique_id) for event in (start(7), frame(0), frame(1), SeriesEnd(7))]
+    write(made(), *events)
     before = sorted((tmp_path / "data").iterdir())
-    write(made(), *series)  # as a ring tells it to those who come again
+    write(made(), *events)  # as a ring tells it to those who come again
     assert sorted((tmp_path / "data").iterdir()) == before
     assert summary_of(tmp_path, "4711_7")["written"] == 2
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,29 @@ def test_what_is_missing_has_no_counts_and_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "x_000002.h5").exists()
     with pytest.raises(UnfinishedImageError):
         open_image(tmp_path / "x.nxs", 1)
+
+
+_LOOK = """
+import sys
+from parvis_services.watch.sources import Hdf5Images
+print([Hdf5Images(sys.argv[1]).is_there(number) for number in (1, 2, 3)])
+"""
+
+
+def seen_by_others(master: Path) -> str:
+    """Which of the first three images another process sees."""
+    look = [sys.executable, "-c", _LOOK, str(master)]
+    return subprocess.run(look, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+def test_readers_see_images_although_more_come_without_a_pause(tmp_path: Path) -> None:
+    series = SeriesFile.begin(start(), tmp_path, "x")
+    series.append(frame(0))
+    series.append(frame(1))
+    assert seen_by_others(tmp_path / "x.nxs") == "[True, False, False]"
+    series.append(frame(2))  # long after the first
+    assert seen_by_others(tmp_path / "x.nxs") == "[True, True, True]"
+    series.finish("end message")
 
 
 def test_a_series_of_unknown_length_has_what_came(tmp_path: Path) -> None:
