@@ -96,7 +96,7 @@ class DetectorSettings(BaseModel):
         series_timeout: Seconds without an image after which a series is over.
         dcid_keys: Where the DCID stands in what the beamline has the detector send along.
         recipes: Recipes that are started for each data collection, if nobody else starts them.
-        directory: Where HDF5 files go.
+        directory: Where HDF5 files go; `{detector}`, `{dcid}`, `{series}` and `{date}` are filled in.
         file_name: What they are called, without ending; `{dcid}`, `{series}` and `{detector}` are filled in.
         images_per_file: How many images go into each data file.
         geometry: What holds where the detector does not say it.

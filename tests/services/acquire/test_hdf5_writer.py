@@ -21,6 +21,7 @@ import zmq
 from detector_frames import counts, frame, start
 from parvis.config import Config, ConfigError
 from parvis.transport.embedded import BrokerThread
+from parvis_services.acquire import series_writer
 from parvis_services.acquire.event_queue import Dropped, EventQueue
 from parvis_services.acquire.hdf5_place import HDF5Place
 from parvis_services.acquire.hdf5_writer import HDF5Writer
@@ -296,12 +297,12 @@ def test_a_series_ends_where_the_next_begins(tmp_path: Path, made: Made) -> None
 
 def test_a_series_goes_on_after_a_time_out(tmp_path: Path, made: Made) -> None:
     writer = made(series_timeout=0.01)
-    write(writer, start(7), frame(0))
+    write(writer, start(7), frame(0), Dropped(7, None, 4, 5))
     wait_until(lambda: (writer.idle(), writer.summary is None)[1], 10, "the end")
     assert summary_of(tmp_path, "4711_7")["ended"] == "time-out"
-    write(writer, frame(1), SeriesEnd(7))
+    write(writer, frame(1), frame(5), SeriesEnd(7))
     summary = summary_of(tmp_path, "4711_7")
-    assert (summary["ended"], summary["written"]) == ("end message", 2)
+    assert (summary["ended"], summary["written"], summary["dropped"]) == ("end message", 3, [[5, 5]])
     np.testing.assert_array_equal(images_of(tmp_path / "data" / "4711_7.nxs")[1], counts(1))
 
 
@@ -340,6 +341,19 @@ def test_a_place_that_cannot_be_used_costs_no_series_after_it(
     write(writer, start(8), frame(0, 8), SeriesEnd(8))
     assert summary_of(tmp_path, "4711_8")["written"] == 1
     assert writer.failed == 2
+
+
+def test_files_that_could_not_be_made_are_made_later(
+    tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(series_writer, "_TRY_AGAIN", 0.0)
+    (tmp_path / "data").write_text("in the way")
+    writer = made()
+    write(writer, start(7), frame(0))
+    (tmp_path / "data").unlink()
+    write(writer, frame(1), SeriesEnd(7))
+    summary = summary_of(tmp_path, "4711_7")
+    assert (summary["written"], summary["dropped"]) == (1, [[1, 1]])
 
 
 def test_dropped_images_are_named(tmp_path: Path, made: Made, caplog: pytest.LogCaptureFixture) -> None:

@@ -278,4 +278,6 @@ def test_hostile_facts_cost_only_themselves(tmp_path: Path) -> None:
     series = SeriesFile.begin(begun, tmp_path, "x")
     series.append(frame(0))
     assert series.finish("end message").expected is None
+    with opened(tmp_path / "x.nxs") as file:
+        assert set(file["entry/sample/goniometer"]) == {"omega_start", "omega_increment"}
     np.testing.assert_array_equal(by_fabio(tmp_path / "x.nxs", 1)[0], counts(0))
