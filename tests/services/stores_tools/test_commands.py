@@ -63,6 +63,11 @@ def objects(*arguments: object) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done(*arguments, "--json").splitlines()]
 
 
+def counts_of(url: str) -> list[int]:
+    """How many spots the first tools find on each image."""
+    return [row["n_spots_total"] for row in objects("digest", url, "--prototype")]
+
+
 def found_in(file: Path) -> list[dict[str, Any]]:
     return [analyse(file, frame=frame).as_dict() for frame in range(4)]
 
@@ -133,16 +138,20 @@ class TestIngest:
         ids=["plain", "lz4", "uncompressed chunks", "two in a chunk", "gzip, other byte order"],
     )
     @pytest.mark.parametrize("layout", ["standard", "prototype"])
-    def test_files_of_other_kinds(self, how: Any, dtype: Any, layout: str, tmp_path: Path) -> None:
+    def test_files_of_other_kinds(
+        self, how: Any, dtype: Any, layout: str, tmp_path: Path, master: Path, store: DirectoryStore
+    ) -> None:
         frames = images(4).astype(np.int32).astype(dtype)  # where there is no pixel, -1
-        file = write_file(tmp_path / "x_master.h5", frames, **how or {"chunks": None})
+        file = write_file(tmp_path / "other_master.h5", frames, **how or {"chunks": None})
         bucket = ["--bucket", "i04"] if layout == "standard" else []
         done("ingest", file, 993677, "--layout", layout, *bucket)
-        url = self.URL if layout == "standard" else "dir://ram/993677"
-        counted = [row["n_spots_total"] for row in objects("digest", url, "--prototype")]
-        assert counted == [row["n_spots_total"] for row in objects("digest", url, "--prototype")]
         if layout == "standard":
-            assert without_file(objects("digest", url)) == found_in(file)
+            assert without_file(objects("digest", self.URL)) == found_in(file)
+            return
+        encodings = {store.stat("993677", f"00000{n}").metadata["encoding"] for n in range(1, 5)}
+        assert encodings == {"bslz4"}  # no other is known to the first tools
+        done("ingest", master, 7, "--layout", layout)
+        assert counts_of("dir://ram/993677") == counts_of("dir://ram/7")
 
     def test_the_layout_of_the_prototype(self, master: Path, store: DirectoryStore) -> None:
         done("ingest", master, 993677, "--layout", "prototype")
