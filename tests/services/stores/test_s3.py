@@ -119,11 +119,15 @@ def test_link_is_good_until_it_expires(ceph: Ceph, store: S3Store, bucket: str) 
     wait_until(lambda: anybody.request("GET", link).status == 403, 10, "the link to expire")
 
 
-def test_rule_removes_objects(store: S3Store, bucket: str) -> None:
+def test_rule_removes_objects(ceph: Ceph, store: S3Store, bucket: str) -> None:
     store.put(bucket, "short/000001", b"")
     store.put(bucket, "long/000001", b"")
     store.expire(bucket, 1000, "long/")
+    store.expire(bucket, 2, "short/")
     store.expire(bucket, 1, "short/")
+    rules = peer(ceph).get_bucket_lifecycle(bucket)
+    assert rules is not None
+    assert sorted(rule.expiration.days for rule in rules.rules if rule.expiration) == [1, 1000]
     wait_until(lambda: not store.list_after(bucket, "short/"), 12 * DAY, "the gateway to delete it")
     assert [one.key for one in store.list_after(bucket)] == ["long/000001"]
 
