@@ -69,8 +69,11 @@ def _commands(place: Path, findings: Findings, files: dict[str, str]) -> list[st
     if findings.recipe_id:
         commands.append(f"{program} trace --records {records} {findings.recipe_id}")
     if findings.series is not None:
-        store = _store_program(place)
-        return [f"{store} manifest {findings.series}", f"{store} digest {findings.series}", *commands]
+        configured = _configured_program(place)
+        first = [f"{configured} store manifest {findings.series}"]
+        if (best := _best_file(findings)) is not None:
+            first.append(f"{configured} analyse {best}")
+        return [*first, *commands]
     if (best := _best_file(findings)) is not None:
         commands.insert(0, f"{program} analyse {shlex.quote(best)}")
     return commands
@@ -80,12 +83,12 @@ def _removal(place: Path, findings: Findings) -> str:
     """What to type to remove all of it, from a store that is not in the directory, too."""
     command = f"rm -r {shlex.quote(str(place))}"
     if findings.series is not None and not (place / STORE).exists():
-        command = f"{_store_program(place)} cleanup {findings.series}; {command}"
+        command = f"{_configured_program(place)} store cleanup {findings.series}; {command}"
     return command
 
 
-def _store_program(place: Path) -> str:
-    return f"ZOCALO_CONFIG={shlex.quote(str(place / CONFIGURATION))} {_program()} store"
+def _configured_program(place: Path) -> str:
+    return f"ZOCALO_CONFIG={shlex.quote(str(place / CONFIGURATION))} {_program()}"
 
 
 def _latency_text(flow: Flow) -> str:
