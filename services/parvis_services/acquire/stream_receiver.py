@@ -87,10 +87,10 @@ class StreamReceiver(Service[Anything, Anything]):
         """What came."""
         return (
             Figure(
-                "stream_messages", "messages that came from the detector", self._messages, is_counter=True
+                "stream_messages", "Messages that came from the detector.", self._messages, is_counter=True
             ),
-            Figure("stream_bytes", "bytes of them", self._bytes, is_counter=True),
-            Figure("stream_refused", "messages too large for the ring", self._refused, is_counter=True),
+            Figure("stream_bytes", "Bytes of them.", self._bytes, is_counter=True),
+            Figure("stream_refused", "Messages too large for the ring.", self._refused, is_counter=True),
         )
 
     def _run(self, ring: RingWriter) -> None:

@@ -200,7 +200,10 @@ class RingWriter:
         It has no name before it is ready, so that nothing is left if this process is killed meanwhile.
         """
         size = size_of(slots, slot_bytes)
-        free = os.statvfs(DIRECTORY)
+        try:
+            free = os.statvfs(DIRECTORY)
+        except OSError as error:
+            raise RingError(f"ring {self.name} cannot be made: {DIRECTORY}: {error.strerror}") from None
         most = int(free.f_bavail * free.f_frsize * _SHARE_OF_FREE)
         if size > most:
             raise RingError(

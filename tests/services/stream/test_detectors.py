@@ -22,17 +22,17 @@ from parvis_services.stream.events import Header
 STREAM = "tcp://i04-eiger:9999"
 
 
-def config(chosen: str | None = None, **named: Any) -> Config:
-    storage: dict[str, Any] = {"parvis.detectors": named}
+def config(detectors: dict[str, Any], chosen: str | None = None) -> Config:
+    storage: dict[str, Any] = {"parvis.detectors": detectors}
     return Config(storage=storage if chosen is None else storage | {"parvis.detector": chosen})
 
 
 def settings(**content: Any) -> DetectorSettings:
-    return detector_of(config(eiger={"stream": STREAM, **content}))[1]
+    return detector_of(config({"eiger": {"stream": STREAM, **content}}))[1]
 
 
 def test_what_holds_if_nothing_is_said() -> None:
-    name, of_eiger = detector_of(config(eiger={"stream": STREAM}))
+    name, of_eiger = detector_of(config({"eiger": {"stream": STREAM}}))
     assert (name, of_eiger.when_slow, of_eiger.memory, of_eiger.uploaders) == ("eiger", "drop", 512, 4)
     assert (of_eiger.layout, of_eiger.prefix, of_eiger.series_timeout) == ("standard", "", 30)
     assert (of_eiger.dcid_keys, of_eiger.recipes, of_eiger.images_per_file) == (DCID_KEYS, (), 1000)
@@ -42,12 +42,12 @@ def test_what_holds_if_nothing_is_said() -> None:
 
 def test_which_detector() -> None:
     several = {"i03": {"stream": STREAM}, "i04": {"stream": "ipc:///run/eiger"}}
-    assert detector_of(config("i04", **several))[1].stream == "ipc:///run/eiger"
-    assert list(detectors(config(**several))) == ["i03", "i04"]
+    assert detector_of(config(several, "i04"))[1].stream == "ipc:///run/eiger"
+    assert list(detectors(config(several))) == ["i03", "i04"]
     with pytest.raises(ConfigError, match=r"several detectors \(i03, i04\): say which, by PARVIS_DETECTOR"):
-        detector_of(config(**several))
+        detector_of(config(several))
     with pytest.raises(ConfigError, match=r"no detector 'i05' under parvis.detectors, only i03, i04"):
-        detector_of(config("i05", **several))
+        detector_of(config(several, "i05"))
     with pytest.raises(ConfigError, match="no detector is configured"):
         detector_of(Config())
 
@@ -122,7 +122,7 @@ def test_what_is_filled_in_for_the_detector() -> None:
 )
 def test_mistakes(content: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=r"^parvis.detectors.eiger") as error:
-        detector_of(config(eiger=content))
+        detector_of(config({"eiger": content}))
     assert problem in str(error.value)
 
 
@@ -130,4 +130,4 @@ def test_mistakes_of_the_whole() -> None:
     with pytest.raises(ConfigError, match="must be a mapping from the names of detectors"):
         detectors(Config(storage={"parvis.detectors": [STREAM]}))
     with pytest.raises(ConfigError, match=r"'\.\./x' cannot name a detector"):
-        detectors(config(**{"../x": {"stream": STREAM}}))
+        detectors(config({"../x": {"stream": STREAM}}))

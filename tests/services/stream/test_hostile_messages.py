@@ -71,18 +71,19 @@ def changed(message: bytes, changes: list[tuple[int, int]], length: int | None) 
 CHANGES = st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=6))
 def test_anything(parts: list[bytes]) -> None:
     read(parts)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(V2_MESSAGES), CHANGES, st.none() | st.integers(0, 500))
 def test_changed_messages_of_v2(message: bytes, changes: list[tuple[int, int]], length: int | None) -> None:
     read([changed(message, changes, length)])
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(V1_MESSAGES), st.integers(0, 9), CHANGES, st.none() | st.integers(0, 200))
 def test_changed_messages_of_v1(
     message: list[bytes], which: int, changes: list[tuple[int, int]], length: int | None
@@ -93,7 +94,7 @@ def test_changed_messages_of_v1(
     read(parts[which % len(parts) :])
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(["start", "image", "end"]), st.dictionaries(KEYS, VALUES, max_size=6))
 def test_maps_with_the_right_keys(kind: str, content: dict[str, Any]) -> None:
     read([cbor2.dumps({"series_id": 1, "image_id": 1, **content, "type": kind})])
@@ -141,6 +142,7 @@ def test_nothing() -> None:
             StreamDecoder().decode(parts)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_what_is_understood_is_what_others_understand(value: Any) -> None:
     """Tags aside, which are read as they are, and keys, which become texts."""
