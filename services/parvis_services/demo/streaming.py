@@ -28,6 +28,7 @@ RATE: Final = 20.0  # images a second
 
 _OWN_STORE: Final = "demo"
 _BUCKET: Final = "parvis-demo"
+_ENVIRONMENT: Final = "default"
 _PATIENCE: Final = 20.0  # s
 _END: Final = 10.0  # s for the detector to let go
 
@@ -72,13 +73,13 @@ def prepare_store(directory: Path, stream: str, profile: str | None) -> dict[str
         path, section = _section_with_stores()
         document["include"] = str(path)
         activated.insert(0, section)
-    document["environments"] = {"parvis-demo": activated}
+    document["environments"] = {_ENVIRONMENT: activated}
     file = directory / CONFIGURATION
     file.write_text(json.dumps(document, indent=2) + "\n")  # which YAML is a superset of
     _have_bucket(file, name)
     return {
         "ZOCALO_CONFIG": str(file),
-        "PARVIS_ENVIRONMENT": "parvis-demo",
+        "PARVIS_ENVIRONMENT": _ENVIRONMENT,
         "PARVIS_STATE_DIRECTORY": str(directory / "state"),
     }
 
@@ -106,7 +107,7 @@ def _section_with_stores() -> tuple[Path, str]:
 def _have_bucket(file: Path, name: str) -> None:
     """See that the store can be written to and read, and make the bucket if it is not there."""
     try:
-        storage = Config.load(file, ("parvis-demo",)).storage
+        storage = Config.load(file, (_ENVIRONMENT,)).storage
         open_store(name, "write", storage).close()
         with contextlib.closing(open_store(name, "read", storage)) as reader:
             try:

@@ -61,6 +61,9 @@ def test_the_crystal_is_found_without_a_file(tmp_path: Path, site: Path) -> None
     configured = {"ZOCALO_CONFIG": str(place / "configuration.yml")}
     manifest = json.loads(run("store", "manifest", stream["series"], "--json", **configured).stdout)
     assert (manifest["expected"], manifest["stored"], manifest["missing"]) == (140, 140, [])
+    best = max(found["images"], key=lambda image: image["n_spots_total"])
+    again = json.loads(run("analyse", best["file"], "--json", **configured).stdout)
+    assert again["n_spots_total"] == best["n_spots_total"]
     assert not any("a secret" in file.read_text("latin-1") for file in place.rglob("*") if file.is_file())
 
 
