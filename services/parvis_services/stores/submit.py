@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from parvis.cli.job import Job
     from parvis.config import Config
     from parvis.transport.base import Message, Transport
+    from parvis_services.stores.layout import SeriesPlace
+    from parvis_services.stores.store import ImageStore
     from parvis_services.stores.url import ObjectUrl
 
 _PATIENCE: Final = 5.0  # seconds that the broker may take
@@ -104,7 +106,6 @@ def _look(series: ObjectUrl, config: Config) -> _Stored:
     """What is stored of a series, and what should be."""
     from parvis_services.number_ranges import NumberRanges
     from parvis_services.stores.layout import SeriesPlace
-    from parvis_services.stores.manifest import BadManifest
 
     place = SeriesPlace.of(series)
     store = opened(series, "read", config.storage)
@@ -112,13 +113,26 @@ def _look(series: ObjectUrl, config: Config) -> _Stored:
     images = {number for key in keys if (number := place.number_of(key)) is not None}
     if not images:
         raise click.ClickException(f"there are no images at {series}: not written yet, or expired")
-    try:
-        manifest = manifest_of(store, place)
-    except BadManifest as error:
-        raise click.ClickException(f"{series}: {error}") from None
-    last = max((manifest.expected if manifest else None) or 0, *images)
+    last = max(_expected(store, series, place) or 0, *images)
     there = NumberRanges((number, number) for number in images)
     return _Stored(series_url(series, place), images, list(there.gaps(1, last)))
+
+
+def _expected(store: ImageStore, series: ObjectUrl, place: SeriesPlace) -> int | None:
+    """How many images there should be: by the manifest, or before the series has ended by its header."""
+    from parvis_services.stores.manifest import BadManifest
+    from parvis_services.stores.series_header import BadHeader, load_header
+    from parvis_services.stores.store import NoSuchObject
+
+    try:
+        manifest = manifest_of(store, place)
+        if manifest is not None:
+            return manifest.expected
+        return load_header(store.get(place.bucket, place.header).data).images
+    except NoSuchObject:
+        return None
+    except (BadManifest, BadHeader) as error:
+        raise click.ClickException(f"{series}: {error}") from None
 
 
 def recipe_for(url: ObjectUrl) -> dict[str, Any]:

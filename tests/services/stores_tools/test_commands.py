@@ -456,8 +456,10 @@ class TestSubmit:
         shown = [line.split() for line in text.splitlines() if line.startswith("image ")]
         assert sorted(int(words[2]) for words in shown) == spots
 
-    def test_gaps_are_told_of(self, store: DirectoryStore) -> None:
-        store.delete("i04", ["993677/1/000002", "993677/1/000004"])
+    @pytest.mark.parametrize("ended", [True, False])
+    def test_gaps_are_told_of(self, ended: bool, store: DirectoryStore) -> None:
+        gone = ["000002", "000004", *([] if ended else ["manifest"])]
+        store.delete("i04", [f"993677/1/{name}" for name in gone])
         with self.services():
             result = run("submit", self.URL)
         assert result.exit_code == 1
