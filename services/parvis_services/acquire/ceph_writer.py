@@ -34,7 +34,7 @@ from parvis_services.watch.watching import FAN_OUTS, end_watch, tell
 
 _DIRECTORY: Final = "cephwriter"
 _TURN: Final = 0.5  # seconds in which every recipe that waits gets its turn
-_GATHER: Final = 0.01  # seconds in which more images may come that leave together with the first
+_GATHER: Final = 0.005  # seconds in which more images may come that leave together with the first
 _HELD_WAIT: Final = 0.5
 _ASIDE: Final = (
     0.25  # seconds for which recipes of other data collections leave the way to the one that goes on

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from parvis_services.acquire.news import News
 from parvis_services.acquire.series_record import SeriesRecord
 from parvis_services.acquire.series_shelf import SeriesShelf
@@ -18,7 +20,6 @@ from parvis_services.stores.series_header import dump_mask
 from parvis_services.stores.store import AccessDenied, ObjectExists, StoreError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 _LOOK_EVERY: Final = 0.5
@@ -49,7 +50,6 @@ class Keeper:
         self._stopping = threading.Event()
         self._masks: dict[str, NDArray[np.uint32]] = {}
         self._due: dict[str, tuple[float, Pauses]] = {}  # series that failed: when to try again
-        self._lost = {record.name: record.unaccounted() for record in shelf.in_hand()}
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def start(self) -> None:
@@ -71,6 +71,7 @@ class Keeper:
         self._thread.join(max(1.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
+        dump_mask(np.zeros((1, 1), np.uint32))  # the first one takes longer, and images would wait for it
         while not self._stopping.is_set():
             seen = self._news.count
             for record in self._shelf.in_hand():
@@ -163,25 +164,19 @@ class Keeper:
 
     def _find_lost(self, record: SeriesRecord) -> bool:
         """Look which of the images were stored that a process before this one had in hand when it ended."""
-        lost = self._lost.get(record.name)
-        if not lost or not record.is_placed:
-            return False
+        unsure = record.unsure() if record.is_placed else []
         place = record.place
-        while lost:
+        for number in unsure:
             try:
-                found = self._store.find(place.bucket, place.frame(lost[0]))
+                found = self._store.find(place.bucket, place.frame(number))
             except AccessDenied as error:
-                self.log.warning("%d images of %s may be stored or not: %s", len(lost), record.name, error)
-                for number in lost:
-                    record.forget(number)
-                lost.clear()
-                break
+                self.log.warning("image %d of %s may be stored or not: %s", number, record.name, error)
+                found = None
             if found is None:
-                record.forget(lost[0])
+                record.forget(number)
             else:
-                record.store(lost[0], found)
-            del lost[0]
-        return True
+                record.store(number, found)
+        return bool(unsure)
 
     def _finish(self, record: SeriesRecord) -> bool:
         """Store the manifest once all is over."""

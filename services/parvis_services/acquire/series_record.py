@@ -31,6 +31,7 @@ class Facts:
         started: When it began, seconds since 1970.
         layout, bucket, prefix: Where its objects go.
         has_mask: Whether a pixel mask came with it.
+        digest: Of the header.
         recipes: Recipes that are to be started for it.
     """
 
@@ -42,6 +43,7 @@ class Facts:
     bucket: str
     prefix: str
     has_mask: bool
+    digest: str = ""
     recipes: Sequence[str] = ()
 
 
@@ -122,6 +124,7 @@ class SeriesRecord:
         self.last_seen = self.facts.started
         for entry, _ in lines:
             self._apply(entry)
+        self._unsure = set(self._arrivals)  # a process before this one had them in hand when it ended
 
     @classmethod
     def begin(cls, journal: Journal, facts: Facts, repeat: int) -> SeriesRecord:
@@ -153,10 +156,10 @@ class SeriesRecord:
         """Whether it is what the detector calls so."""
         return (self.facts.series, self.facts.unique_id) == (series, unique_id)
 
-    def unaccounted(self) -> list[int]:
-        """Numbers of images that came and are neither stored nor dropped."""
+    def unsure(self) -> list[int]:
+        """Numbers of images that a process before this one had in hand when it ended: stored, perhaps."""
         with self._lock:
-            return sorted(self._arrivals)
+            return sorted(self._unsure)
 
     def move(self) -> None:
         """Go to the next place: this one belongs to another series."""
@@ -180,29 +183,38 @@ class SeriesRecord:
         self._note("ready")
 
     def receive(self, number: int, at: float) -> bool:
-        """Note that an image came; return False, and count it, if it came before."""
+        """Note that an image came; return False if it is stored already, or about to be."""
         with self._lock:
-            if number in self._stored or number in self._arrivals:
-                self._note("again")
+            if number in self._stored or (number in self._arrivals and number not in self._unsure):
                 return False
             self._note("received", number, at)
+            self._unsure.discard(number)
             return True
+
+    def again(self) -> None:
+        """Count an image that the detector has sent again."""
+        self._note("again")
 
     def drop(self, number: int) -> None:
         """Note that an image that came is not kept."""
-        self._note("dropped", number)
+        with self._lock:
+            if number not in self._stored:
+                self._note("dropped", number)
 
-    def store(self, number: int, info: ObjectInfo) -> StoredImage:
+    def store(self, number: int, info: ObjectInfo) -> None:
         """Note that the store has confirmed an image."""
         with self._lock:
-            now = time.time()
-            image = StoredImage(number, info.size, info.etag, self._arrivals.get(number, now), now)
-            self._note("stored", image.number, image.size, image.etag, image.received, image.at)
-            return image
+            if number not in self._stored:
+                now = time.time()
+                self._note("stored", number, info.size, info.etag, self._arrivals.get(number, now), now)
+                self._unsure.discard(number)
 
     def forget(self, number: int) -> None:
-        """Note that an image that came was lost with the process that had it: it may come again."""
-        self._note("lost", number)
+        """Note that an image was lost with the process that had it, if it has not come again meanwhile."""
+        with self._lock:
+            if number in self._unsure:
+                self._note("lost", number)
+                self._unsure.discard(number)
 
     def garbage(self) -> None:
         """Count a message that could not be read."""

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +25,12 @@ from parvis_services.acquire.writer_store import WriterStore
 from parvis_services.stores.layout import LAST_NUMBER
 from parvis_services.stores.manifest import Ended
 from parvis_services.stores.series_header import dump_header
+from parvis_services.stream.addresses import RING
 from parvis_services.stream.dcid import dcid_of
 from parvis_services.stream.decoder import StreamDecoder
 from parvis_services.stream.detectors import DetectorSettings, address_of
 from parvis_services.stream.events import Bytes, Frame, MalformedStream, SeriesEnd, SeriesStart
-from parvis_services.stream.sources import Source, open_source
+from parvis_services.stream.sources import Source, SourceError, open_source
 
 _MEGABYTE: Final = 1_000_000
 _TICK: Final = 0.2
@@ -79,7 +81,7 @@ class StreamToStore:
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._said: deque[object] = deque(maxlen=_MOST_TOLD)
         self._stopping = threading.Event()
-        self._is_draining = False
+        self._is_draining = self._is_replay = False
         self._received_at = -math.inf
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
@@ -152,7 +154,12 @@ class StreamToStore:
         while not self._stopping.is_set():
             try:
                 with contextlib.closing(open_source(self._address)) as source:
+                    # What a ring still has of a series comes again then.
+                    self._is_replay = self._address.startswith(RING)
                     self._listen(source)
+            except SourceError as error:
+                self._say(f"the stream {self._address} cannot be taken for now: {error}", str(error))
+                self._stopping.wait(_REOPEN)
             except Exception:
                 self.log.exception("the stream %s cannot be taken; trying again", self._address)
                 self._stopping.wait(_REOPEN)
@@ -202,12 +209,14 @@ class StreamToStore:
                 in_hand[-1].garbage()
 
     def _begin(self, start: SeriesStart) -> None:
+        dcid = dcid_of(start, self._settings.dcid_keys)
+        header = _header(start, dcid or 0, self._settings)
+        digest = blake2b(header, digest_size=16).hexdigest()
         known = self.shelf.known_as(start.series, start.unique_id)
-        if known is not None and (start.unique_id is not None or (not known.ended and not known.first_seen)):
+        if known is not None and known.dcid == dcid and self._is_same(known, start, digest):
             self.log.info("series %d begins once more: it is %s", start.series, known.name)
             return
         self._end_all("next series")
-        dcid = dcid_of(start, self._settings.dcid_keys)
         if dcid is None:
             self.log.warning(
                 "series %d is not stored: nothing that was sent with it says which data collection it is of",
@@ -225,12 +234,21 @@ class StreamToStore:
             bucket=settings.bucket or "",
             prefix=settings.prefix,
             has_mask=start.mask is not None,
+            digest=digest,
             recipes=settings.recipes,
         )
-        header = _header(start, dcid, settings)
         self.shelf.begin(dcid, facts, lambda record: self._keeper.keep(record, header, start.mask))
         self.log.info("series %d of data collection %d begins", start.series, dcid)
         self.news.tell()
+
+    def _is_same(self, known: SeriesRecord, start: SeriesStart, digest: str) -> bool:
+        """Whether a series that has the number of a known one is that one."""
+        if start.unique_id is not None:
+            return True
+        # A ring shows the last series again; a detector that begins it again was switched off meanwhile.
+        if self._address.startswith(RING):
+            return known.facts.digest == digest
+        return known.ended is None and known.first_seen is None
 
     def _receive(self, frame: Frame) -> None:
         self._counts["frames_received"] += 1
@@ -246,8 +264,11 @@ class StreamToStore:
         if not 1 <= number <= LAST_NUMBER:
             raise ValueError(f"an image has the number {number}, and only {LAST_NUMBER} can be stored")
         if not record.receive(number, now):
-            self._counts["frames_again"] += 1
+            if not self._is_replay:
+                self._counts["frames_again"] += 1
+                record.again()
             return
+        self._is_replay = False
         held = HeldFrame(record, frame, now)
         if not self._frames.fits(held.size):
             self._say(f"an image of {held.size} bytes is larger than the memory for all", "too large")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -9,13 +10,16 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from detector_writer import Detector, Recipe, Site, content
+from detector_writer import SHAPE, Detector, Recipe, Site, content
 from parvis.config import ConfigError
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.acquire.ceph_writer import CephWriter
 from parvis_services.stores.layout import SeriesPlace
 from parvis_services.stores.series_header import load_header, load_mask
+from parvis_services.stream import stream_v2
+from parvis_services.stream.events import Frame, Header, SeriesEnd, SeriesStart
+from parvis_services.stream.ring_writer import RingWriter
 from running import Listener
 from waiting import wait_until
 
@@ -288,6 +292,45 @@ def test_an_image_that_was_lost_may_come_again(site: Site, detector: Detector) -
         manifest = site.manifest(site.place(17))
         assert figure(writer, "frames_again") == 1
     assert (manifest.stored, manifest.missing, manifest.duplicates) == (2, [], 1)
+
+
+@pytest.mark.parametrize("unique_id", [None, "first"])
+def test_a_ring_gives_back_what_a_killed_writer_had_in_memory(
+    unique_id: str | None, tmp_path: Path, broker: BrokerThread, transport: StompTransport
+) -> None:
+    name = f"test-{os.getpid()}"
+    site = Site(tmp_path, broker.port, f"ring://{name}")
+    ring = RingWriter(name, 64, 4096)
+    start = SeriesStart(1, unique_id, Header(SHAPE, "uint16", images=6), appendix={"dcid": 17})
+    ring.write([stream_v2.encode(start)], keep=True)
+
+    def write(*numbers: int) -> None:
+        for number in numbers:
+            data = memoryview(content(number))
+            frame = Frame(1, number - 1, data, "none", "uint16", SHAPE, unique_id)
+            ring.write([stream_v2.encode(frame)])
+
+    with site.writer() as writer:
+        write(1, 2, 3)
+        wait_for_figure(writer, "frames_stored", 3)
+    (journal,) = site.journals.glob("*.journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(
+        b"".join(line for line in lines if b'"stored",2' not in line and b'ed",3' not in line)
+    )
+    (site.objects / "images/17/1/000003").unlink()
+    with site.writer():
+        recipe = Recipe(transport, 17)
+        write(4, 4, 5, 6)
+        ring.write([stream_v2.encode(SeriesEnd(1, unique_id))])
+        assert recipe.end()["success"] is True
+    with site.writer() as writer:  # shown all of it once more
+        wait_for_figure(writer, "frames_received", 7)
+    ring.close(remove=True)
+    assert sorted(recipe.numbers()) == [1, 2, 3, 4, 5, 6]
+    manifest = site.manifest(site.place(17))
+    assert (manifest.stored, manifest.duplicates, manifest.missing) == (6, 1, [])
+    assert sorted(path.name for path in (site.objects / "images" / "17").iterdir()) == ["1"]
 
 
 def test_only_one_writer_of_a_detector(site: Site) -> None:
