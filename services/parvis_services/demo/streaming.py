@@ -15,8 +15,8 @@ from parvis_services.demo.stage import CONFIGURATION, STORE
 from parvis_services.simulate.collect import GridScan, Pace
 from parvis_services.simulate.detector_stream import CannotSend, DetectorStream, Exposure, Sent
 from parvis_services.simulate.stream_images import StreamImages, images_of_files, images_of_scan
-from parvis_services.stores.profiles import KEY, StoreNotConfigured, open_store
-from parvis_services.stores.store import NoSuchObject, StoreError
+from parvis_services.stores.profiles import KEY, Role, StoreNotConfigured, open_store
+from parvis_services.stores.store import AccessDenied, ImageStore, NoSuchObject, StoreError
 from parvis_services.stream.image_files import NoSeries
 from parvis_services.xray.errors import ImageError
 
@@ -76,7 +76,7 @@ def prepare_store(directory: Path, stream: str, profile: str | None) -> dict[str
     document["environments"] = {_ENVIRONMENT: activated}
     file = directory / CONFIGURATION
     file.write_text(json.dumps(document, indent=2) + "\n")  # which YAML is a superset of
-    _have_bucket(file, name)
+    _try_store(file, name, prefix)
     return {
         "ZOCALO_CONFIG": str(file),
         "PARVIS_ENVIRONMENT": _ENVIRONMENT,
@@ -104,19 +104,29 @@ def _section_with_stores() -> tuple[Path, str]:
     return config.path, found[-1]
 
 
-def _have_bucket(file: Path, name: str) -> None:
-    """See that the store can be written to and read, and make the bucket if it is not there."""
+def _try_store(file: Path, name: str, prefix: str) -> None:
+    """Make the bucket if it is not there, and see that what is written can be read."""
+    key = f"{prefix}/tried"
     try:
         storage = Config.load(file, (_ENVIRONMENT,)).storage
-        open_store(name, "write", storage).close()
-        with contextlib.closing(open_store(name, "read", storage)) as reader:
+        with contextlib.ExitStack() as stack:
+
+            def opened(role: Role) -> ImageStore:
+                return stack.enter_context(contextlib.closing(open_store(name, role, storage)))
+
+            writer, reader = opened("write"), opened("read")
             try:
-                reader.list_after(_BUCKET, limit=1)
+                writer.put(_BUCKET, key, b"parvis demo")
             except NoSuchObject:
-                with contextlib.closing(open_store(name, "manage", storage)) as manager:
-                    manager.make_bucket(_BUCKET)
+                opened("manage").make_bucket(_BUCKET)
+                writer.put(_BUCKET, key, b"parvis demo")
+            reader.get(_BUCKET, key)
+            with contextlib.suppress(StoreNotConfigured):
+                opened("manage").delete(_BUCKET, [key])
     except StoreNotConfigured as error:
         raise NoStore(f"images cannot go to the bucket {_BUCKET} of this store: {error}") from None
+    except AccessDenied as error:
+        raise NoStore(f"{error}; `parvis store policy` prints who has to be allowed what") from None
     except (ConfigError, StoreError) as error:
         raise NoStore(str(error)) from None
 
