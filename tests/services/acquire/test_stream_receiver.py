@@ -12,20 +12,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
+import hdf5plugin  # noqa: F401  # pyright: ignore[reportUnusedImport] - its filters unpack the images
+import numpy as np
 import pytest
 import zmq
 
 from parvis.config import Config, ConfigError, StompSettings
 from parvis.service.host import Host
 from parvis.transport.embedded import BrokerThread
+from parvis_services.acquire.ceph_writer import CephWriter
+from parvis_services.acquire.hdf5_writer import HDF5Writer
 from parvis_services.acquire.stream_receiver import StreamReceiver
+from parvis_services.stores.layout import SeriesPlace
+from parvis_services.stores.profiles import open_store
+from parvis_services.stores.store import ImageStore
 from parvis_services.stream import stream_v2
 from parvis_services.stream.decoder import StreamDecoder
 from parvis_services.stream.events import Event, Frame, SeriesEnd, SeriesStart
 from parvis_services.stream.ring import RingReader, RingWriter
 from parvis_services.stream.ring_layout import path_of
 from running import NAMESPACE, in_thread, process_of
-from stream_vectors import frame, series_start
+from stream_vectors import PACKED, frame, series_start
 from waiting import wait_until
 
 
@@ -97,6 +105,37 @@ def test_two_readers_take_one_stream(broker: BrokerThread, name: str, detector: 
         assert figures["stream_bytes"] > 20 * 55
         assert receiver.doing() == "receiving"
     assert not path_of(name).exists(), "the ring is still there"
+
+
+def test_images_go_into_a_store_and_into_files_from_one_stream(
+    broker: BrokerThread, name: str, detector: zmq.Socket[Any], tmp_path: Path
+) -> None:
+    detectors = settings(name, detector)
+    detectors[name] |= {"store": "here", "bucket": "images", "directory": str(tmp_path / "files")}
+    (tmp_path / "store").mkdir()
+    (tmp_path / "files").mkdir()
+    config = configured(broker, detectors)
+    config.storage["parvis.stores"] = {"here": {"directory": str(tmp_path / "store")}}
+    config.storage["parvis.state_directory"] = str(tmp_path / "state")
+    store = open_store("here", "manage", config.storage)
+    store.make_bucket("images")
+    place = SeriesPlace("standard", "images", "", 4077358, 7)
+    with in_thread(
+        Host(config.transport(), [kind(config) for kind in (StreamReceiver, CephWriter, HDF5Writer)])
+    ):
+        send_series(detector, 3)
+        master = tmp_path / "files" / "4077358_7.nxs"
+        wait_until(master.exists, 20, "the file")
+        wait_until(lambda: place.manifest in keys(store), 20, "the manifest")
+    stored = [store.get("images", place.frame(number)).data for number in (1, 2, 3)]
+    assert stored == [PACKED] * 3
+    with h5py.File(master) as file:
+        read: Any = file["/entry/data/data"]
+        assert np.array_equal(read[:], [np.arange(64, dtype=np.uint16).reshape(8, 8)] * 3)
+
+
+def keys(store: ImageStore) -> list[str]:
+    return [info.key for info in store.list_all("images")]
 
 
 def test_the_detector_is_not_held_up_by_a_reader(
