@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 5.0  # seconds that the broker may take
 _TICK: Final = 0.5
+_LEASE: Final = 86_400.0  # seconds that the series is kept for us, should we not be there to release it
 _QUEUE: Final = "processing_recipe"
 
 
@@ -85,19 +87,21 @@ def submit(series: ObjectUrl, timeout: float, as_json: bool, config: Config) -> 
     """Have the images of a stored series analysed, and print each result as it comes.
 
     It takes a running Dispatcher, ObjectWatcher and PerImageAnalysis. The message names the store, and holds
-    no login: those who run the services have that in their configuration.
+    no login: those who run the services have that in their configuration. Where this machine may write to the
+    store, the series is pinned meanwhile.
 
     Exit code: 0 all images of the series were analysed, 1 some are missing or failed, or nothing came, 2
     wrong usage.
     """
     stored = _look(series, config)
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    transport = _start(stored.url, config, inbox)
-    say = _Speaker(as_json)
-    say.event("submitted", series=str(series), images=len(stored.images), not_stored=stored.absent)
-    say.line(f"{plural(len(stored.images), 'image')} of {series}")
-    with progress_bar("images analysed") as moved:
-        answers, reason = _follow(transport, inbox, timeout, stored, say, moved)
+    with _pinned(series, config):
+        transport = _start(stored.url, config, inbox)
+        say = _Speaker(as_json)
+        say.event("submitted", series=str(series), images=len(stored.images), not_stored=stored.absent)
+        say.line(f"{plural(len(stored.images), 'image')} of {series}")
+        with progress_bar("images analysed") as moved:
+            answers, reason = _follow(transport, inbox, timeout, stored, say, moved)
     if not _conclude(stored, answers, reason, say):
         sys.exit(1)
 
@@ -116,6 +120,28 @@ def _look(series: ObjectUrl, config: Config) -> _Stored:
     last = max(_expected(store, series, place) or 0, *images)
     there = NumberRanges((number, number) for number in images)
     return _Stored(series_url(series, place), images, list(there.gaps(1, last)))
+
+
+@contextlib.contextmanager
+def _pinned(series: ObjectUrl, config: Config) -> Iterator[None]:
+    """Keep the series meanwhile, if this machine may write to its store."""
+    from parvis_services.stores.layout import SeriesPlace
+    from parvis_services.stores.pins import release, set_pin
+    from parvis_services.stores.profiles import StoreNotConfigured
+    from parvis_services.stores.store import StoreError
+
+    place, token = SeriesPlace.of(series), f"submit-{uuid.uuid4()}"
+    try:
+        store = opened(series, "write", config.storage)
+        set_pin(store, place, token, time.time() + _LEASE)
+    except (StoreNotConfigured, StoreError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        with contextlib.suppress(StoreError):
+            release(store, place, token)
 
 
 def _expected(store: ImageStore, series: ObjectUrl, place: SeriesPlace) -> int | None:

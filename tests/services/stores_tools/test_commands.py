@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from parvis_services.stores import submit
 from parvis_services.stores.directory import DirectoryStore
 from parvis_services.stores.layout import SeriesPlace
 from parvis_services.stores.manifest import Manifest
+from parvis_services.stores.pins import pinned_until
 from parvis_services.stores.series_header import load_header, load_mask
 from parvis_services.watch.object_watcher import ObjectWatcher
 from parvis_services.xray.analysis import analyse
@@ -506,9 +508,11 @@ def test_an_image_that_was_deleted_meanwhile_is_no_failure_of_the_services(
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
     ):
         wait_until(lambda: _announced(broker) == 4, 20, "four images to be announced")
+        assert pinned_until(store, TestIngest.PLACE, time.time()) is not None
         store.delete("i04", ["993677/1/000002"])
         with in_thread(Host(config.transport(), [PerImageAnalysis(config)])):
             told, _ = process.communicate(timeout=60)
+    assert pinned_until(store, TestIngest.PLACE, time.time()) is None
     assert process.returncode == 1
     assert "3 images analysed." in told
     assert "Gaps: deleted meanwhile: 2" in told
