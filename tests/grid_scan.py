@@ -7,6 +7,7 @@ import json
 import random
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,13 @@ def plain_frames(directory: Path) -> list[Path]:
     """The same frames decompressed, for tests that look at them many times; made once in a directory."""
     directory.mkdir(exist_ok=True)
     frames = [directory / original.stem for original in real_frames()]
-    for frame, original in zip(frames, real_frames(), strict=True):
+
+    def decompress(frame: Path, original: Path) -> None:
         if not frame.exists():
             frame.write_bytes(bz2.decompress(original.read_bytes()))
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(decompress, frames, real_frames()))
     return frames
 
 
