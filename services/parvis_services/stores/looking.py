@@ -128,7 +128,9 @@ Examples:
 @click.option("--reader", "readers", multiple=True, metavar="USER", help="May fetch and list. Repeatable.")
 @click.option("--writer", "writers", multiple=True, metavar="USER", help="May put. Repeatable.")
 @click.option("--tenant", default="", metavar="NAME", help="Whose users they are, where there are tenants.")
-@click.option("--apply", "in_force", is_flag=True, help="Put it in force, and make the bucket: needs the role manage.")
+@click.option(
+    "--apply", "in_force", is_flag=True, help="Put it in force, and make the bucket: needs the role manage."
+)
 @with_storage
 def policy(
     profile: str,
