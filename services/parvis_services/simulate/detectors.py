@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -45,6 +44,8 @@ class Detector:
 
     def gaps(self) -> NDArray[np.bool_]:
         """Mask of the image's shape, True between the modules."""
+        import numpy as np
+
         rows, columns = (
             np.arange(length) % (module + gap) >= module
             for length, module, gap in zip(self.shape, self.module, self.gap, strict=True)
