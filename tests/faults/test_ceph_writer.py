@@ -57,7 +57,7 @@ def test_twenty_kills_in_a_series(
             if kill % 4 or not kill:
                 before = len(told)
                 wait_until(lambda before=before: len(told) > before, 30, f"life {kill} to tell of an image")
-            due = time.monotonic() + chance.uniform(0, 0.3 if kill % 4 else 0.8)
+            due = time.monotonic() + chance.uniform(0, 0.2 if kill % 4 else 0.6)
             wait_until(lambda due=due: time.monotonic() >= due, 5, "the moment")
             writer.send_signal(signal.SIGKILL)
     with process_of(CephWriter, broker.port, environment):

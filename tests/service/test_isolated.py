@@ -16,6 +16,8 @@ from parvis.service.base import Service, Step
 from parvis.service.contract import Anything
 from parvis.service.handling import Outcome
 from parvis.service.isolated import IsolatedService
+from parvis.service.observers import Observers
+from parvis.service.worker import Worker
 from parvis.transport.base import Message
 from parvis.transport.embedded.thread import BrokerThread
 from running import connected, process_of, recipe_message
@@ -120,3 +122,17 @@ def test_a_child_does_not_outlive_a_host_that_is_killed(tmp_path: Path) -> None:
             (child,) = psutil.Process(second.pid).children()
             second.kill()
         wait_until(lambda: not child.is_running(), 10, "the end of the child")
+
+
+class OnlyOne(Multiplier):
+    """There can be only one of it."""
+
+    isolates: ClassVar[bool] = False
+
+
+@pytest.mark.parametrize(("service", "count"), [(Multiplier, 1), (OnlyOne, 0)])
+def test_a_service_of_which_there_is_only_one_gets_no_second(service: type[Multiplier], count: int) -> None:
+    worker = Worker(service(Config()), Observers(()), survived=())
+    assert worker.handle(message(21)).outcome.result == "done"
+    assert len(children()) == count
+    worker.close()

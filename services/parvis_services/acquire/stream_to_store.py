@@ -33,10 +33,11 @@ from parvis_services.stream.events import Bytes, Frame, MalformedStream, SeriesE
 from parvis_services.stream.sources import Source, SourceError, open_source
 
 _MEGABYTE: Final = 1_000_000
-_TICK: Final = 0.2
+_TICK: Final = 0.1
 _ARMED: Final = 3600.0  # seconds that a series may wait for its first image
 _MOST_TOLD: Final = 100
 _REOPEN: Final = 2.0
+_LAST_MESSAGE: Final = 1.0  # seconds that it may take
 
 
 class StreamToStore:
@@ -96,7 +97,7 @@ class StreamToStore:
         deadline = time.monotonic() + self._settings.drain
         self._is_draining = True
         self._stopping.set()
-        self._thread.join(5 * _TICK)
+        self._thread.join(_LAST_MESSAGE)
         for held in self._uploaders.stop(max(0.0, deadline - time.monotonic())):
             self.log.warning("image %d of %s is dropped: it is not stored yet", held.number, held.record.name)
             self._drop(held.record, held.number)

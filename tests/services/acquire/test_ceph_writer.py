@@ -98,7 +98,7 @@ def test_what_the_detector_does_wrong_stands_in_the_manifest(site: Site, detecto
 def test_a_series_without_an_end_is_over_when_nothing_comes(
     tmp_path: Path, broker: BrokerThread, detector: Detector
 ) -> None:
-    site = Site(tmp_path, broker.port, detector.address, series_timeout=0.3)
+    site = Site(tmp_path, broker.port, detector.address, series_timeout=0.6)
     with site.writer():
         detector.start(17, 5)
         detector.images([1, 2, 3])
@@ -150,7 +150,7 @@ def test_what_somebody_else_has_stored_is_left_alone(site: Site, detector: Detec
     assert site.store.get(place.bucket, place.header).info == before
 
 
-@pytest.mark.parametrize("dcid", [None, "cyclops", -3, 0, {"a": 1}])
+@pytest.mark.parametrize("dcid", [None, "cyclops", 0])
 def test_a_series_of_no_data_collection_is_counted_and_not_stored(
     dcid: object, site: Site, detector: Detector
 ) -> None:

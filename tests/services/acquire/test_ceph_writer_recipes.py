@@ -31,7 +31,7 @@ def detector() -> Iterator[Detector]:
 
 @pytest.fixture
 def site(tmp_path: Path, broker: BrokerThread, detector: Detector) -> Site:
-    return Site(tmp_path, broker.port, detector.address, series_timeout=0.5)
+    return Site(tmp_path, broker.port, detector.address)
 
 
 def test_a_recipe_is_told_of_each_image_at_the_outputs_that_it_wants(
@@ -135,10 +135,7 @@ def test_a_data_collection_of_which_no_series_comes(
     assert recipe.told("any") == []
 
 
-def test_a_series_that_gets_stuck(
-    tmp_path: Path, broker: BrokerThread, detector: Detector, transport: StompTransport
-) -> None:
-    site = Site(tmp_path, broker.port, detector.address)
+def test_a_series_that_gets_stuck(site: Site, detector: Detector, transport: StompTransport) -> None:
     with site.writer():
         recipe = Recipe(transport, 17, "any", "timeout", timeout=0.5)
         detector.start(17, 10)
@@ -149,7 +146,10 @@ def test_a_series_that_gets_stuck(
     assert (over["missing"], over["told"]) == ([[3, 3], [5, 10]], [[1, 2], [4, 4]])
 
 
-def test_gaps_are_told_at_the_end(site: Site, detector: Detector, transport: StompTransport) -> None:
+def test_gaps_are_told_at_the_end(
+    tmp_path: Path, broker: BrokerThread, detector: Detector, transport: StompTransport
+) -> None:
+    site = Site(tmp_path, broker.port, detector.address, series_timeout=0.6)
     with site.writer():
         recipe = Recipe(transport, 17, "timeout")
         detector.start(17, 6)
@@ -197,24 +197,16 @@ def test_what_nobody_takes_is_held_back(
     assert (over["success"], sorted(recipe.numbers())) == (True, list(range(1, 21)))
 
 
-@pytest.mark.parametrize(
-    ("parameters", "status", "reason"),
-    [
-        ({}, None, "dcid"),
-        ({"dcid": "somewhere"}, None, "dcid"),
-        ({"dcid": 18}, {"series": "{name}"}, "is not of data collection 18"),
-        ({"dcid": 17}, {"series": "{name}", "cursor": 3}, "no line"),
-        ({"dcid": 17}, {"series": "{name}", "cursor": -1}, "cursor"),
-    ],
-)
-def test_messages_that_are_no_good(
-    parameters: dict[str, Any],
-    status: dict[str, Any] | None,
-    reason: str,
-    site: Site,
-    detector: Detector,
-    transport: StompTransport,
-) -> None:
+NO_GOOD: list[tuple[dict[str, Any], dict[str, Any] | None, str]] = [
+    ({}, None, "dcid"),
+    ({"dcid": "somewhere"}, None, "dcid"),
+    ({"dcid": 18}, {"series": "{name}"}, "is not of data collection 18"),
+    ({"dcid": 17}, {"series": "{name}", "cursor": 3}, "no line"),
+    ({"dcid": 17}, {"series": "{name}", "cursor": -1}, "cursor"),
+]
+
+
+def test_messages_that_are_no_good(site: Site, detector: Detector, transport: StompTransport) -> None:
     dead = Listener(transport, "DLQ.test.cephwriter")
     with site.writer():
         detector.start(17, 1)
@@ -222,15 +214,16 @@ def test_messages_that_are_no_good(
         detector.end()
         site.manifest(site.place(17))
         (journal,) = site.journals.glob("*.journal")
-        send = attach(17, ["every"])
-        body = orjson.loads(send.body)
-        body["recipe"]["1"]["parameters"] = parameters
-        if status is not None:
-            named = {key: journal.stem if value == "{name}" else value for key, value in status.items()}
-            body["payload"] = {"cephwriter-status": {"start-time": 0, **named}}
-        transport.send(replace(send, body=orjson.dumps(body)))
-        dead.wait_for(1)
-    assert reason in " ".join(map(str, dead.messages[0].headers.values()))
+        for count, (parameters, status, reason) in enumerate(NO_GOOD, 1):
+            send = attach(17, ["every"])
+            body = orjson.loads(send.body)
+            body["recipe"]["1"]["parameters"] = parameters
+            if status is not None:
+                named = {key: journal.stem if value == "{name}" else value for key, value in status.items()}
+                body["payload"] = {"cephwriter-status": {"start-time": 0, **named}}
+            transport.send(replace(send, body=orjson.dumps(body)))
+            dead.wait_for(count)
+            assert reason in " ".join(map(str, dead.messages[-1].headers.values()))
 
 
 def test_paths_in_a_message_lead_nowhere(
