@@ -6,6 +6,8 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -23,7 +25,6 @@ _INSTALL = (
     jolokia.install,
     mariadb.install,
     rabbitmq.install,
-    simulators.install,
     stepped_clock.install,
 )
 _COMPILE = """
@@ -38,7 +39,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     several = getattr(session.config.option, "numprocesses", None)
     if hasattr(session.config, "workerinput") or not (several or os.environ.get("CI")):
         return
-    for install in _INSTALL:
-        with contextlib.suppress(Unavailable):  # the tests that need it say so
-            install()
-    subprocess.run([sys.executable, "-c", _COMPILE], check=False)  # and so they do of kernels
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(_try, simulators.install)  # which has nothing to do with apt
+        for install in _INSTALL:
+            _try(install)
+        subprocess.run([sys.executable, "-c", _COMPILE], check=False)  # the tests that need kernels say so
+
+
+def _try(install: Callable[[], None]) -> None:
+    with contextlib.suppress(Unavailable):  # the tests that need it say so
+        install()
