@@ -17,8 +17,8 @@ from parvis.transport.stomp import StompTransport
 from parvis_services.acquire.ceph_writer import CephWriter
 from parvis_services.stores.layout import SeriesPlace
 from parvis_services.stores.series_header import load_header, load_mask
-from parvis_services.stream import stream_v2
-from parvis_services.stream.events import Frame, Header, SeriesEnd, SeriesStart
+from parvis_services.stream import stream_v1, stream_v2
+from parvis_services.stream.events import Bytes, Event, Frame, Header, SeriesEnd, SeriesStart
 from parvis_services.stream.ring_writer import RingWriter
 from running import Listener
 from waiting import wait_until
@@ -301,14 +301,18 @@ def test_a_ring_gives_back_what_a_killed_writer_had_in_memory(
     name = f"test-{os.getpid()}"
     site = Site(tmp_path, broker.port, f"ring://{name}")
     ring = RingWriter(name, 64, 4096)
+
+    def message(event: Event) -> list[Bytes]:
+        return [stream_v2.encode(event)] if unique_id else stream_v1.encode(event)
+
     start = SeriesStart(1, unique_id, Header(SHAPE, "uint16", images=6), appendix={"dcid": 17})
-    ring.write([stream_v2.encode(start)], keep=True)
+    ring.write(message(start), keep=True)
 
     def write(*numbers: int) -> None:
         for number in numbers:
             data = memoryview(content(number))
             frame = Frame(1, number - 1, data, "none", "uint16", SHAPE, unique_id)
-            ring.write([stream_v2.encode(frame)])
+            ring.write(message(frame))
 
     with site.writer() as writer:
         write(1, 2, 3)
@@ -322,7 +326,7 @@ def test_a_ring_gives_back_what_a_killed_writer_had_in_memory(
     with site.writer():
         recipe = Recipe(transport, 17)
         write(4, 4, 5, 6)
-        ring.write([stream_v2.encode(SeriesEnd(1, unique_id))])
+        ring.write(message(SeriesEnd(1, unique_id)))
         assert recipe.end()["success"] is True
     with site.writer() as writer:  # shown all of it once more
         wait_for_figure(writer, "frames_received", 7)

@@ -68,22 +68,30 @@ def test_a_recipe_is_told_of_each_image_at_the_outputs_that_it_wants(
     assert first["file-received-at"] <= first["file-seen-at"]
 
 
-def test_an_image_is_told_of_only_when_it_is_stored_with_its_header_and_mask(
+def test_images_are_told_of_behind_header_and_mask_and_the_end_behind_the_manifest(
     site: Site, detector: Detector, transport: StompTransport
 ) -> None:
-    away = site.objects.with_name("away")
-    site.objects.rename(away)
+    place = site.place(17)
+    series = site.objects / "images" / place.frames_prefix
+    in_the_way = [series / "mask", series / "manifest"]
+    for path in in_the_way:
+        path.mkdir(parents=True)
     with site.writer() as writer:
         recipe = Recipe(transport, 17)
         detector.start(17, 3, mask=True)
         detector.images([1, 2, 3])
-        wait_until(lambda: writer.doing() == "error", 20, "the store to be missed")
+        detector.end()
+        wait_until(lambda: len(site.stored(place)) == 3, 20, "the images")
+        wait_until(lambda: writer.doing() == "error", 20, "the mask to be in trouble")
         assert recipe.told() == []
-        away.rename(site.objects)
+        in_the_way[0].rmdir()
         recipe.wait_for(3)
-        place = site.place(17)
-        for key in (place.header, place.mask):
-            assert site.store.stat(place.bucket, key).modified <= recipe.first_told_at() + 0.001
+        assert site.store.stat(place.bucket, place.mask).modified <= recipe.first_told_at() + 0.001
+        wait_until(lambda: writer.doing() == "error", 20, "the manifest to be in trouble")
+        assert recipe.told("finally") == []
+        in_the_way[1].rmdir()
+        assert recipe.end()["success"] is True
+    assert site.manifest(place).stored == 3
 
 
 def test_recipes_before_during_and_after_a_series(
