@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from parvis.config import ConfigError
 from parvis_services.stores.catalogue import StoredSeries, series_in
-from parvis_services.stores.layout import Layout, SeriesPlace
+from parvis_services.stores.layout import Layout, SeriesPlace, is_prototype_bucket
 from parvis_services.stores.pins import pinned_until
 from parvis_services.stores.removal import remove_empty_bucket, remove_series
 from parvis_services.stores.store import DamagedObject, ImageStore, NoSuchObject, StoreError
@@ -88,7 +88,7 @@ class ExpiryRule(BaseModel):
 
     def buckets(self, store: ImageStore) -> list[str]:
         """The buckets that it is for. Raises StoreError."""
-        return [self.bucket] if self.bucket else [name for name in store.buckets() if name.isdecimal()]
+        return [self.bucket] if self.bucket else list(filter(is_prototype_bucket, store.buckets()))
 
 
 def rules_of(storage: Mapping[str, Any]) -> list[ExpiryRule]:
