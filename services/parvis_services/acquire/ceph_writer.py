@@ -45,12 +45,20 @@ _MOST_RECIPES: Final = 10_000
 
 @dataclass
 class _Watch:
-    """A recipe's look at a series; `found`, `is_held` and `is_through` are of this look alone."""
+    """A recipe's look at a series; `found` and what follows are of this look alone.
+
+    Attributes:
+        found: Of how many images it was told.
+        is_held: There are more, and nobody can be told of them yet.
+        is_cut: There are more.
+        is_through: There will be no more.
+    """
 
     status: WriterStatus
     record: SeriesRecord | None
     found: int = 0
     is_held: bool = False
+    is_cut: bool = False
     is_through: bool = False
 
     def count(self) -> dict[str, Any]:
@@ -137,7 +145,7 @@ class CephWriter(Service[WriterPayload, WriterParameters]):
         if record is not None:
             status.series = record.name
             self._tell(writer, watch, record, step)
-        status.known = known
+        status.known = ("", 0) if watch.is_cut else known
         self._conclude(writer, watch, step)
 
     def _wait(self, writer: StreamToStore, status: WriterStatus, step: Step[WriterParameters]) -> None:
@@ -174,7 +182,8 @@ class CephWriter(Service[WriterPayload, WriterParameters]):
             for entry, cursor in record.journal.entries(status.cursor):
                 image = StoredImage.of(entry)
                 if image is not None:
-                    if watch.found >= step.parameters.burst_limit:
+                    watch.is_cut = watch.found >= step.parameters.burst_limit
+                    if watch.is_cut:
                         return
                     payload = writer.payload_of(record, image)
                     if not tell(step, outputs, image.number, expected or 0, payload):

@@ -99,22 +99,22 @@ def test_recipes_before_during_and_after_a_series(
 ) -> None:
     with site.writer():
         before = Recipe(transport, 17, name="before")
-        detector.start(17, 9)
+        detector.start(17, 60)
         detector.images([1, 2, 3])
         before.wait_for(3)
         during = Recipe(transport, 17, name="during")
         during.wait_for(3)
-        detector.images([4, 5, 6, 7, 8, 9])
+        detector.images(range(4, 61))
         detector.end()
         before.end()
         during.end()
-        after = Recipe(transport, 17, name="after")
-        assert after.end()["success"] is True
+        after = Recipe(transport, 17, name="after", **{"burst-limit": 1})
+        assert after.end(timeout=5)["success"] is True
     with site.writer():
         long_after = Recipe(transport, 17, name="long-after")
         assert long_after.end()["success"] is True
     for recipe in (before, during, after, long_after):
-        assert sorted(recipe.numbers()) == list(range(1, 10))
+        assert sorted(recipe.numbers()) == list(range(1, 61))
 
 
 def test_recipes_of_other_data_collections_do_not_hold_one_up(
