@@ -145,7 +145,7 @@ class CephWriter(Service[WriterPayload, WriterParameters]):
         if record is not None:
             status.series = record.name
             self._tell(writer, watch, record, step)
-        status.known = ("", 0) if watch.is_cut else known
+        status.known = ("", 0) if watch.is_cut or watch.is_held else known
         self._conclude(writer, watch, step)
 
     def _wait(self, writer: StreamToStore, status: WriterStatus, step: Step[WriterParameters]) -> None:
