@@ -33,7 +33,7 @@ from parvis_services.watch.selection import outputs_for
 from parvis_services.watch.watching import FAN_OUTS, end_watch, tell
 
 _DIRECTORY: Final = "cephwriter"
-_TURN: Final = 0.5  # seconds in which every recipe that waits gets its turn
+_TURN: Final = 1.0  # seconds in which every recipe that waits gets its turn
 _GATHER: Final = 0.005  # seconds in which more images may come that leave together with the first
 _HELD_WAIT: Final = 0.5
 _ASIDE: Final = (

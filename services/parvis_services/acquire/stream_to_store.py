@@ -37,6 +37,7 @@ _TICK: Final = 0.1
 _ARMED: Final = 3600.0  # seconds that a series may wait for its first image
 _MOST_TOLD: Final = 100
 _REOPEN: Final = 2.0
+_MEASURE_EVERY: Final = 2.0
 _LAST_MESSAGE: Final = 1.0  # seconds that it may take
 
 
@@ -84,6 +85,8 @@ class StreamToStore:
         self._stopping = threading.Event()
         self._is_draining = self._is_replay = False
         self._received_at = -math.inf
+        self._rate = 0.0  # bytes a second
+        self._measured = (time.monotonic(), 0)
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
 
     def start(self) -> None:
@@ -142,6 +145,7 @@ class StreamToStore:
             *(Figure(name, about, counts[name], is_counter=True) for name, about in _COUNTERS.items()),
             Figure("frames_stored", "Images that the store has confirmed", uploaders.stored, is_counter=True),
             Figure("stored_bytes", "Size of those", uploaders.bytes, is_counter=True),
+            Figure("stored_bytes_per_second", "Of the last seconds", round(self._rate)),
             Figure("puts", "How often the store was given an image", uploaders.puts, is_counter=True),
             Figure("put_seconds", "How long that took in all", round(uploaders.seconds, 3), is_counter=True),
             Figure("frames_held", "Images in memory", len(self._frames)),
@@ -178,6 +182,15 @@ class StreamToStore:
                 lost = source.lost
             if parts is None:
                 self._end_the_silent()
+            self._measure()
+
+    def _measure(self) -> None:
+        """Work out how much is stored in a second, now and then."""
+        now, stored = time.monotonic(), self._uploaders.bytes
+        then, before = self._measured
+        if now - then >= _MEASURE_EVERY:
+            self._rate = (stored - before) / (now - then)
+            self._measured = now, stored
 
     def _take(self, parts: Sequence[Bytes]) -> None:
         """Take a message; whatever it holds, the next one is taken."""
