@@ -13,6 +13,7 @@ _COMMANDS = {
     "ingest": (f"{_HERE}.ingest:ingest", "Put a series that is in files into a store."),
     "submit": (f"{_HERE}.submit:submit", "Have a stored series analysed, and see the results."),
     "digest": (f"{_HERE}.digest:digest", "Analyse a stored series here, without a broker."),
+    "get": (f"{_HERE}.get:get", "Fetch an object, by its address or a link, as a file."),
     "link": (f"{_HERE}.looking:link", "Print a link to an object, good for a while."),
     "pin": (f"{_HERE}.keeping:pin", "Keep a series although its time is over."),
     "unpin": (f"{_HERE}.keeping:unpin", "Keep it no longer."),

@@ -98,7 +98,7 @@ class S3Profile(BaseModel):
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
         parts = urlsplit(self.endpoint)
-        if parts.scheme == "http" and not self.insecure and not _is_this_machine(parts.hostname or ""):
+        if parts.scheme == "http" and not self.insecure and not is_this_machine(parts.hostname or ""):
             raise ValueError(
                 "endpoint: to another machine it must be https, unless insecure is true: over plain http "
                 "anybody on the way can read and change images"
@@ -255,7 +255,8 @@ def _problem(error: Any) -> str:
     return f"{place}: {message}" if place else message
 
 
-def _is_this_machine(host: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Whether what is sent to this host stays on this machine."""
     if host == "localhost":
         return True
     try:

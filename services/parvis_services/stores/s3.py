@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -18,9 +17,9 @@ from minio.deleteobjects import DeleteObject
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from urllib3 import BaseHTTPResponse
 
-from parvis_services.stores.profiles import KEY, Login, S3Profile, StoreNotConfigured
+from parvis_services.stores.profiles import Login, S3Profile
 from parvis_services.stores.s3_errors import BeyondTheEnd, error_of, told
-from parvis_services.stores.s3_http import SignedHttp, connection_pool
+from parvis_services.stores.s3_http import SignedHttp, connection_pool, tls_context
 from parvis_services.stores.store import (
     CHECKSUM,
     Bytes,
@@ -62,7 +61,7 @@ class S3Store(ImageStore):
         endpoint = urlsplit(settings.endpoint)
         secure = endpoint.scheme == "https"
         provider = StaticProvider(login.access_key, login.secret())
-        self._pool = connection_pool(_tls(profile, settings) if secure else None)
+        self._pool = connection_pool(tls_context(profile, settings) if secure else None)
         self._http = SignedHttp(self._pool, settings.endpoint, settings.region, provider.retrieve())
         # With the region given, it is never asked for: a reader may not.
         self._client = Minio(
@@ -232,15 +231,6 @@ class S3Store(ImageStore):
         if key:
             check_key(key)
         return self.url(bucket, key)
-
-
-def _tls(profile: str, settings: S3Profile) -> ssl.SSLContext:
-    file = settings.ca_file.expanduser() if settings.ca_file else None
-    try:
-        return ssl.create_default_context(cafile=file)
-    except OSError as error:
-        why = error.strerror or "it holds no certificates"
-        raise StoreNotConfigured(f"{KEY}: store {profile!r}: ca_file {file} cannot be used: {why}") from None
 
 
 def _info(key: str, response: BaseHTTPResponse) -> ObjectInfo:

@@ -17,6 +17,7 @@ from minio.error import S3Error
 from minio.signer import sign_v4_s3
 from minio.time import to_amz_date, utcnow
 
+from parvis_services.stores.profiles import KEY, S3Profile, StoreNotConfigured
 from parvis_services.stores.s3_errors import error_of, told
 from parvis_services.stores.store import LARGEST_OBJECT, Bytes, StoreError
 from parvis_services.stores.url import ObjectUrl
@@ -35,6 +36,16 @@ def connection_pool(tls: ssl.SSLContext | None) -> urllib3.PoolManager:
     """Connections to a store, kept open. Nothing is tried again here: who asks knows how long it helps."""
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT)
     return urllib3.PoolManager(maxsize=_KEPT_OPEN, timeout=timeout, retries=False, ssl_context=tls)
+
+
+def tls_context(profile: str, settings: S3Profile) -> ssl.SSLContext:
+    """What certificates to trust for a store. Raises StoreNotConfigured if they cannot be used."""
+    file = settings.ca_file.expanduser() if settings.ca_file else None
+    try:
+        return ssl.create_default_context(cafile=file)
+    except OSError as error:
+        why = error.strerror or "it holds no certificates"
+        raise StoreNotConfigured(f"{KEY}: store {profile!r}: ca_file {file} cannot be used: {why}") from None
 
 
 class SignedHttp:

@@ -36,14 +36,14 @@ class Site:
         self._monkeypatch = monkeypatch
         self.said: list[str] = []
 
-    def storage(self, *roles: str) -> Mapping[str, Any]:
-        """What the configuration of a machine with some roles says of stores."""
-        profile = self.ceph.profile()
-        return {KEY: {"ceph": {key: profile[key] for key in ("endpoint", *roles)}}}
+    def storage(self, *roles: str, **more: str) -> Mapping[str, Any]:
+        """What the configuration of a machine with some roles says of stores; `more` counts more."""
+        profile = self.ceph.profile(**more)
+        return {KEY: {"ceph": {key: profile[key] for key in ("endpoint", *more, *roles)}}}
 
-    def run(self, *arguments: object, roles: tuple[str, ...]) -> Result:
+    def run(self, *arguments: object, roles: tuple[str, ...], **more: str) -> Result:
         """Run `parvis store` on such a machine."""
-        storage = {"plugin": "storage", **self.storage(*roles)}
+        storage = {"plugin": "storage", **self.storage(*roles, **more)}
         content = {"version": 1, "storage": storage, "environments": {"x": ["storage"], "default": "x"}}
         file = self._directory / "site.yml"
         file.write_bytes(orjson.dumps(content))
@@ -52,9 +52,9 @@ class Site:
         self.said.append(result.output)
         return result
 
-    def done(self, *arguments: object, roles: tuple[str, ...]) -> str:
+    def done(self, *arguments: object, roles: tuple[str, ...], **more: str) -> str:
         """What a command prints that does well."""
-        result = self.run(*arguments, roles=roles)
+        result = self.run(*arguments, roles=roles, **more)
         assert result.exit_code == 0, result.output
         return result.stdout
 
@@ -97,16 +97,51 @@ def test_every_role_can_do_its_part_and_no_secret_is_shown(site: Site, bucket: s
     assert [secret for _, secret in site.ceph.keys.values() if secret in said] == []
 
 
-def test_a_link_is_good_for_its_time_and_then_forbidden(site: Site, bucket: str) -> None:
+def test_a_link_is_good_for_its_time_and_then_forbidden(site: Site, bucket: str, tmp_path: Path) -> None:
     store = open_store("ceph", "manage", site.storage("manage"))
     place = put_series(store, 7, bucket=bucket)
     url = store.url(bucket, place.frame(2))
     link = site.done("link", url, "--seconds", 2, roles=("manage",)).strip()
     assert site.ceph.keys["manage"][1] not in link
     assert urllib3.request("GET", link).data == b"image"
+    assert "SHA-256 is right" in site.done("get", link, "-o", tmp_path / "image", roles=())
+    assert (tmp_path / "image").read_bytes() == b"image"
+    gone = site.run("get", link.replace("000002", "000009"), roles=())
+    assert (gone.exit_code, "does not take the link (403)" in gone.stderr) == (1, True)
     wait_until(lambda: urllib3.request("GET", link).status == 403, 20, "the link to expire")
+    expired = site.run("get", link, "-o", tmp_path / "late", roles=())
+    assert (expired.exit_code, expired.stdout) == (1, "")
+    assert "the link has expired" in expired.stderr
+    assert "(403): ask for a new one" in expired.stderr
+    assert not (tmp_path / "late").exists()
+    signed = link.rpartition("X-Amz-Signature=")[2]
+    assert [text for text in (gone.output, expired.output) if signed in text] == []
     missing = site.run("link", f"{url}9", roles=("manage",))
     assert (missing.exit_code, missing.stdout) == (1, "")
+
+
+def test_an_object_or_a_link_to_one_is_fetched_over_a_connection_that_is_checked(
+    site: Site, bucket: str, tmp_path: Path
+) -> None:
+    store = open_store("ceph", "manage", site.storage("manage"))
+    place = put_series(store, 7, bucket=bucket)
+    image, gone = (store.url(bucket, place.frame(number)) for number in (2, 9))
+    known = {"endpoint": site.ceph.tls_endpoint, "ca_file": str(site.ceph.ca_file)}
+    site.done("get", image, "-o", tmp_path / "image", roles=("manage",), **known)
+    assert (tmp_path / "image").read_bytes() == b"image"
+    assert "no such object" in site.run("get", gone, roles=("manage",), **known).stderr
+    denied = site.run("get", image, roles=("read",), **known)  # the bucket has no policy for it yet
+    assert (denied.exit_code, "does not allow it" in denied.stderr) == (1, True)
+    links = [
+        site.done("link", url, "--seconds", 600, roles=("manage",), **known).strip()
+        for url in (image, store.url(bucket, place.header))
+    ]
+    assert site.run("get", links[0], roles=(), **known).stdout_bytes == b"image"
+    store.delete(bucket, [place.header])
+    assert "the object is gone (404)" in site.run("get", links[1], roles=(), **known).stderr
+    stranger = site.run("get", links[0], roles=(), endpoint="https://127.0.0.1:1")
+    assert stranger.exit_code == 1
+    assert "no encrypted connection" in stranger.stderr
 
 
 def test_a_sweep_beside_the_rule_of_the_store_itself(site: Site, bucket: str) -> None:
