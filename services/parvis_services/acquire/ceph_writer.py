@@ -144,6 +144,7 @@ class CephWriter(Service[WriterPayload, WriterParameters]):
         watch = _Watch(status, record)
         if record is not None:
             status.series = record.name
+            writer.pins.keep(record, step.recipe_id)
             self._tell(writer, watch, record, step)
         status.known = ("", 0) if watch.is_cut or watch.is_held else known
         self._conclude(writer, watch, step)
@@ -249,6 +250,8 @@ class CephWriter(Service[WriterPayload, WriterParameters]):
     def _end(self, writer: StreamToStore, watch: _Watch, step: Step[WriterParameters]) -> None:
         """Tell that it is over."""
         record, status = watch.record, watch.status
+        if record is not None:
+            writer.pins.keep(record, step.recipe_id, is_over=True)
         missing = record.missing() if record else []
         is_whole = record is not None and (bool(record.facts.expected) or record.ended == "end message")
         result = {

@@ -18,6 +18,7 @@ from parvis.service.figures import Figure
 from parvis_services.acquire.frame_queue import FrameQueue, HeldFrame
 from parvis_services.acquire.keeper import Keeper
 from parvis_services.acquire.news import News
+from parvis_services.acquire.series_pins import SeriesPins
 from parvis_services.acquire.series_record import Facts, SeriesRecord, StoredImage
 from parvis_services.acquire.series_shelf import SeriesShelf
 from parvis_services.acquire.uploader import Trouble, Uploaders
@@ -57,6 +58,7 @@ class StreamToStore:
     Attributes:
         news: Told of every image that is stored, and every series that begins, is ready or closed.
         shelf: The series.
+        pins: Keeps those from expiring that are analysed.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class StreamToStore:
         self._address = address_of(name, settings)
         self._store = WriterStore(settings.store or "", storage)
         self.shelf = SeriesShelf(directory, log)
+        self.pins = SeriesPins(self._store.writer, log)
         self._frames = FrameQueue(settings.memory * _MEGABYTE)
         self._trouble = Trouble(log)
         self._keeper = Keeper(self.shelf, self._store, self.news, self._trouble, log)
@@ -92,6 +95,7 @@ class StreamToStore:
     def start(self) -> None:
         """Begin to take the stream."""
         self._keeper.start()
+        self.pins.start()
         self._uploaders.start()
         self._thread.start()
 
@@ -105,6 +109,7 @@ class StreamToStore:
             self.log.warning("image %d of %s is dropped: it is not stored yet", held.number, held.record.name)
             self._drop(held.record, held.number)
         self._keeper.stop(max(_TICK, deadline - time.monotonic()))
+        self.pins.stop()
         self.shelf.close()
         self._store.close()
 
@@ -148,6 +153,7 @@ class StreamToStore:
             Figure("stored_bytes_per_second", "Of the last seconds", round(self._rate)),
             Figure("puts", "How often the store was given an image", uploaders.puts, is_counter=True),
             Figure("put_seconds", "How long that took in all", round(uploaders.seconds, 3), is_counter=True),
+            Figure("pins_failed", "Pins that the store did not take", self.pins.failed, is_counter=True),
             Figure("frames_held", "Images in memory", len(self._frames)),
             Figure("held_bytes", "Size of those", self._frames.held_bytes),
             Figure(

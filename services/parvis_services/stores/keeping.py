@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -82,11 +81,13 @@ def unpin(series: ObjectUrl, token: str | None, storage: Mapping[str, Any]) -> N
 
 
 def _user() -> str:
+    from parvis_services.stores.pins import token_of
+
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # a container may run us as a number without a name
         name = ""
-    return re.sub(r"[^A-Za-z0-9_.=+-]", "_", name)[:64].strip(".") or "somebody"
+    return token_of(name)
 
 
 def _warn_of_backstop(url: ObjectUrl, prefix: str, hours: float, storage: Mapping[str, Any]) -> None:

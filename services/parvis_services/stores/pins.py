@@ -7,6 +7,7 @@ but write can set, renew and release one, by overwriting it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +18,7 @@ from parvis_services.stores.store import ImageStore, NoSuchObject, ObjectInfo
 #: Seconds after which a pin that nobody renews holds no more, whatever it says.
 LONGEST: Final = 30 * 86_400.0
 
+_LONGEST_TOKEN: Final = 64
 _UNTIL: Final = "until"
 _UNREADABLE: Final = 86_400.0  # seconds that a pin holds which does not say until when
 
@@ -38,13 +40,18 @@ class Pin:
         return now < self.until
 
 
+def token_of(name: str) -> str:
+    """The token that stands for a name, of whatever signs that is; names much alike may share one."""
+    return re.sub(r"[^A-Za-z0-9_.=+-]", "_", name)[:_LONGEST_TOKEN].strip(".") or "somebody"
+
+
 def set_pin(store: ImageStore, place: SeriesPlace, token: str, until: float) -> None:
     """Set a pin, or renew the one of that name.
 
     Args:
         store: Where the series is; to be allowed to write is enough.
         place: The series, which need not be there yet.
-        token: Whose it is: the ID of a recipe, or a name.
+        token: Whose it is, as of `token_of`.
         until: When it ends to hold, seconds since 1970. It holds at most `LONGEST` from now.
 
     Raises:
