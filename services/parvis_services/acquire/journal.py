@@ -136,19 +136,28 @@ class JournalDirectory:
     def create(self, dcid: int) -> Journal:
         """Begin the journal of a series. Raises OSError."""
         moment = time.time_ns() // 1_000_000
-        while (path := self._path / f"{dcid}.{moment}{_ENDING}").exists():
-            moment += 1
-        return Journal(path)
+        # A clock that is put back must not make it older than those before it.
+        for last in self.names()[-1:]:
+            moment = max(moment, begun_of_journal(last) + 1)
+        return Journal(self._path / f"{dcid}.{moment}{_ENDING}")
 
     def names(self) -> list[str]:
         """Names of all journals, in the order in which their series began."""
         stems = (path.name.removesuffix(_ENDING) for path in self._path.glob(f"*{_ENDING}"))
-        return sorted(filter(_NAME.fullmatch, stems), key=lambda name: int(name.partition(".")[2]))
+        return sorted(filter(_NAME.fullmatch, stems), key=begun_of_journal)
 
     def open(self, name: str) -> Journal | None:
         """Open a journal by its name; None if there is none. Raises OSError."""
         path = self._path / f"{name}{_ENDING}"
         return Journal(path) if _NAME.fullmatch(name) and path.is_file() else None
+
+    def series_of(self, name: str) -> int | None:
+        """The number that a journal begins with, of its series; None if it cannot be read."""
+        try:
+            with (self._path / f"{name}{_ENDING}").open("rb") as file:
+                return int(orjson.loads(file.readline())[1]["series"])
+        except (OSError, ValueError, TypeError, LookupError):
+            return None
 
     def is_at_rest(self, name: str, last: bytes) -> bool:
         """Whether the last line of a journal is about something."""
@@ -202,6 +211,11 @@ class JournalDirectory:
 def dcid_of_journal(name: str) -> int:
     """The DCID of a journal, by its name."""
     return int(name.partition(".")[0])
+
+
+def begun_of_journal(name: str) -> int:
+    """When the series of a journal began, by its name: ms since 1970."""
+    return int(name.partition(".")[2])
 
 
 def _whole_lines(file: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from parvis_services.acquire.journal import BadCursor, JournalDirectory, dcid_of_journal
+from parvis_services.acquire.journal import BadCursor, JournalDirectory, begun_of_journal, dcid_of_journal
 from parvis_services.acquire.series_record import BadJournal, Facts, SeriesRecord
 
 _MOST_AT_REST: Final = 20  # series whose journals stay open after their end
@@ -75,13 +75,13 @@ class SeriesShelf:
     def in_memory(self) -> list[SeriesRecord]:
         """The series that are not closed, and the last few that are, in the order in which they began."""
         with self._lock:
-            return sorted(self._records.values(), key=lambda record: record.facts.started)
+            return sorted(self._records.values(), key=_begun)
 
     def known_as(self, series: int, unique_id: str | None) -> SeriesRecord | None:
         """The last series that the detector calls so, of those in memory."""
         with self._lock:
             found = [record for record in self._records.values() if record.is_of(series, unique_id)]
-            return max(found, key=lambda record: record.facts.started, default=None)
+            return max(found, key=_begun, default=None)
 
     def named(self, name: str) -> SeriesRecord | None:
         """The series whose journal has that name; None if it is not known any more."""
@@ -94,7 +94,7 @@ class SeriesShelf:
             in_hand = [record for record in self.in_hand() if record.dcid == dcid]
             names = [name for name in self._names if dcid_of_journal(name) == dcid]
             if in_hand:
-                return max(in_hand, key=lambda record: record.facts.started)
+                return max(in_hand, key=_begun)
             return self.named(names[-1]) if names else None
 
     def close(self) -> None:
@@ -107,24 +107,25 @@ class SeriesShelf:
 
     def _next_place(self, dcid: int, facts: Facts) -> int:
         """Which of the series with this number it is; the prototype's layout has one number for all."""
-        others = [
-            record
-            for name in self._names
-            if dcid_of_journal(name) == dcid and (record := self.named(name)) is not None
-        ]
-        places = [
-            record.place.repeat
-            for record in others
-            if facts.layout == "prototype" or record.facts.series == facts.series
-        ]
-        return max(places, default=0) + 1
+        for name in [name for name in reversed(self._names) if dcid_of_journal(name) == dcid]:
+            if facts.layout != "prototype" and self._series_of(name) != facts.series:
+                continue
+            record = self.named(name)
+            if record is not None:
+                return record.place.repeat + 1
+        return 1
+
+    def _series_of(self, name: str) -> int | None:
+        """The number of a series; its journal is not read whole for that, as images would wait meanwhile."""
+        record = self._records.get(name)
+        return self.journals.series_of(name) if record is None else record.facts.series
 
     def _load(self, name: str) -> SeriesRecord | None:
         """Read a journal."""
         try:
             journal = self.journals.open(name)
             record = None if journal is None else SeriesRecord(journal)
-        except (OSError, BadJournal, BadCursor, ValueError, TypeError) as error:
+        except (OSError, BadJournal, BadCursor, ValueError, TypeError, LookupError) as error:
             self.log.error("the journal %s cannot be read, and is left alone: %s", name, error)
             record = None
         if record is None:
@@ -144,6 +145,11 @@ class SeriesShelf:
         self._put_away()
         if time.monotonic() - self._cleaned > _CLEAN_EVERY:
             self._cleaned = time.monotonic()
-            for name in self.journals.clean():
-                self._names.remove(name)
+            gone = set(self.journals.clean())  # among them those that could not be read
+            self._names = [name for name in self._names if name not in gone]
+            for name in gone:
                 self._records.pop(name, None)
+
+
+def _begun(record: SeriesRecord) -> int:
+    return begun_of_journal(record.name)
