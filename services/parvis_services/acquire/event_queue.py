@@ -46,7 +46,7 @@ class EventQueue:
 
     def put(self, event: Event, wait: float = 0) -> bool:
         """Add an event; return False if there is no room for it, not even after `wait` seconds."""
-        size = event.data.nbytes if isinstance(event, Frame) else 0
+        size = event.held_bytes if isinstance(event, Frame) else 0
         with self._changed:
             if size and not self._changed.wait_for(lambda: self._has_room(size), wait):
                 return False
@@ -84,5 +84,5 @@ class EventQueue:
             if not self._changed.wait_for(lambda: self._events, wait):
                 return None
             event = self._events.popleft()
-            self._taken = event.data.nbytes if isinstance(event, Frame) else 0
+            self._taken = event.held_bytes if isinstance(event, Frame) else 0
             return event

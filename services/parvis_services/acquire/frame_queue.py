@@ -36,7 +36,7 @@ class HeldFrame:
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return self.frame.data.nbytes
+        return self.frame.held_bytes
 
 
 class FrameQueue:

@@ -128,6 +128,11 @@ class Frame:
     real_time: float | None = None
     appendix: Any = None
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of memory that it takes: those of the message, which may hold other channels, too."""
+        return memoryview(self.data.obj).nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesEnd:
