@@ -22,91 +22,80 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 
 import writing  # noqa: E402 - found through the path above
-from analysing import STORES, line, percentiles  # noqa: E402
-from children import in_child, spotfinding_alone  # noqa: E402
+from analysing import STORES, Run, line, percentiles  # noqa: E402
+from children import Alone, in_child, spotfinding_alone  # noqa: E402
 from images import plain_frames  # noqa: E402
 from machine import describe_machine  # noqa: E402
 
 from real.packages import Unavailable  # noqa: E402
 from scans import quick_directory  # noqa: E402
 
-RATES = {10: "16M", 50: "6M", 133: "1M"}
-"""Images a second, and how large they are then: what two cores can analyse."""
+LATENCY = ((10, "16M"), (50, "6M"), (50, "1M"), (133, "1M"))
+"""Images a second, and how large they are."""
 
-SECONDS = 10
+COST = ((40, "16M"), (110, "6M"), (350, "1M"))
+"""The same, and more than two cores analyse: there is always a next image then."""
+
+SECONDS = {"latency": 8, "analysis": 4}
 SPOTFINDING = 10  # times that each frame is looked at
 OWN = {"Ceph": ("CephWriter",), "directory": ("CephWriter",), "HDF5 file": ("HDF5Writer", "FileWatcher")}
-
-
-def latency_and_cost(
-    files: list[Path], scratch: Path, rates: dict[int, str], stores: list[str]
-) -> list[Table]:
-    """Stream at all rates over all stores."""
-    latency = Table(title="From the detector to the result, ms", title_justify="left")
-    for column in (
-        "images/s",
-        "size",
-        "through",
-        "images",
-        "identical",
-        "missing",
-        "stored to result p50",
-        "p99",
-        "frame to result p50",
-        "p99",
-    ):
-        latency.add_column(column, justify="right")
-    cost = Table(title="CPU for an image, ms", title_justify="left")
-    for column in (
-        "size",
-        "through",
-        "spotfinding alone",
-        "PIA",
-        "writer",
-        "of both",
-        "overhead",
-        "images/s/core",
-        "Ceph",
+TITLES = {
+    "latency": "From the detector to the result, ms",
+    "analysis": "CPU for an image in ms, with a backlog",
+}
+COLUMNS = {
+    "latency": ("stored to result p50", "p99", "frame to result p50", "p99"),
+    "analysis": (
+        *("spotfinding alone", "PIA", "writer", "of both", "overhead", "images/s/core", "Ceph"),
         "broker, listener",
-    ):
-        cost.add_column(column, justify="right")
-    alone = {size: in_child(spotfinding_alone, files, size, SPOTFINDING) for size in rates.values()}
+    ),
+}
+RUNS = {"latency": LATENCY, "analysis": COST}
+
+
+def analysed(part: str, files: list[Path], scratch: Path, stores: list[str]) -> Table:
+    """Stream at all rates over all stores."""
+    table = Table(title=TITLES[part], title_justify="left")
+    for column in ("through", "images/s", "size", "images", "same result", "missing", *COLUMNS[part]):
+        table.add_column(column, justify="right")
+    sizes = {size for _, size in RUNS[part]}
+    alone = {size: in_child(spotfinding_alone, files, size, SPOTFINDING) for size in sizes}
     for kind in stores:
         try:
             with line(kind, scratch) as beamline:
-                for rate, size in rates.items():
+                for rate, size in RUNS[part]:
                     beamline.run(files, size, 10, 1, alone[size])  # what is done once is done then
-                    repeat = max(1, round(rate * SECONDS / len(files)))
+                    repeat = max(1, round(rate * SECONDS[part] / len(files)))
                     run = beamline.run(files, size, rate, repeat, alone[size])
-                    stored, streamed = percentiles(run.stored_to_result), percentiles(run.frame_to_result)
-                    figures = [f"{value:.0f}" for value in (*stored, *streamed)]
-                    latency.add_row(
-                        str(rate), size, kind, str(run.images), str(run.identical), str(run.missing), *figures
-                    )
-                    found, pia = alone[size].seconds, run.cpu["PerImageAnalysis"]
-                    writer = sum(run.cpu[name] for name in OWN[kind])
-                    spent = [found, pia, writer, pia + writer]
-                    cost.add_row(
-                        size,
-                        kind,
-                        *(f"{1000 * one:.1f}" for one in spent),
-                        f"{(pia + writer) / found - 1:.0%}",
-                        f"{1 / (pia + writer):.0f}",
-                        f"{1000 * run.cpu['Ceph']:.1f}",
-                        f"{1000 * run.cpu['broker']:.1f}",
-                    )
+                    about = (kind, rate, size, run.images, run.same, run.missing)
+                    figures = latency(run) if part == "latency" else cost(run, kind, alone[size])
+                    table.add_row(*map(str, about), *figures)
         except Unavailable as error:
-            latency.add_row("", "", kind, f"not here: {error}")
-    return [latency, cost]
+            table.add_row(kind, f"not here: {error}")
+    return table
+
+
+def latency(run: Run) -> list[str]:
+    """Medians and 99 % in ms."""
+    return [
+        f"{value:.0f}"
+        for seconds in (run.stored_to_result, run.frame_to_result)
+        for value in percentiles(seconds)
+    ]
+
+
+def cost(run: Run, kind: str, alone: Alone) -> list[str]:
+    """Where the CPU time goes."""
+    pia, writer = run.cpu["PerImageAnalysis"], sum(run.cpu[name] for name in OWN[kind])
+    times = [f"{1000 * one:.1f}" for one in (alone.seconds, pia, writer, pia + writer)]
+    ratios = [f"{(pia + writer) / alone.seconds - 1:.0%}", f"{1 / (pia + writer):.0f}"]
+    return [*times, *ratios, *(f"{1000 * run.cpu[name]:.1f}" for name in ("Ceph", "broker"))]
 
 
 def main() -> None:
     """Measure what is asked for and print tables."""
     parser = argparse.ArgumentParser(description="From a detector's stream to files and results.")
-    parser.add_argument("--part", choices=["latency", "writing", "analysis", "all"], default="all")
-    parser.add_argument(
-        "--rate", type=int, action="append", choices=list(RATES), help="images a second; may be repeated"
-    )
+    parser.add_argument("--part", choices=["writing", "latency", "analysis", "all"], default="all")
     parser.add_argument("--store", action="append", choices=STORES, help="may be repeated")
     options = parser.parse_args()
     console = Console(width=max(170, Console().width))
@@ -116,13 +105,9 @@ def main() -> None:
         files = plain_frames(scratch)
         if options.part in {"writing", "all"}:
             console.print(writing.table(files, scratch))
-        if options.part != "writing":
-            rates = {rate: RATES[rate] for rate in options.rate or RATES}
-            latency, cost = latency_and_cost(files, scratch, rates, options.store or list(STORES))
-            if options.part != "analysis":
-                console.print(latency)
-            if options.part != "latency":
-                console.print(cost)
+        for part in RUNS:
+            if options.part in {part, "all"}:
+                console.print(analysed(part, files, scratch, options.store or list(STORES)))
     console.print(f"load after: {os.getloadavg()[0]:.1f}")
 
 

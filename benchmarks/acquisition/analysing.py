@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,9 @@ STORES: Final = ("Ceph", "directory", "HDF5 file")
 """Ceph's gateway and a directory, both in memory; and the path without a store: HDF5Writer, FileWatcher."""
 
 _CEPH: Final = ("ceph-osd", "radosgw", "ceph-mon")
-_WARM: Final = 10.0  # images a second of the series that warms everything up
+_ROUNDED: Final = 1e-12
+"""A file has the geometry in other units than the stream."""
+
 _MEMORY: Final = 8 << 30
 _dcids = itertools.count(1)
 
@@ -39,7 +42,7 @@ class Run:
         images: How many there were.
         stored_to_result, frame_to_result: Seconds for each image, from when it was stored (or seen in its
             file) and from when it left the detector.
-        identical: How many results are those of spotfinding on the same frame alone.
+        same: How many results are those of spotfinding on the same frame alone, but for rounding.
         missing: How many images have no result.
         cpu: CPU seconds for an image, by who used them.
     """
@@ -47,7 +50,7 @@ class Run:
     images: int
     stored_to_result: Sequence[float]
     frame_to_result: Sequence[float]
-    identical: int
+    same: int
     missing: int
     cpu: Mapping[str, float]
 
@@ -111,7 +114,7 @@ def _run_of(series: Series, heard: Heard, alone: Alone, cpu: Mapping[str, float]
     stored: list[float] = []
     streamed: list[float] = []
     seen: set[int] = set()
-    identical = 0
+    same = 0
     for came, message in heard.results:
         result = payload_of(message)
         number = result["file-number"]
@@ -119,9 +122,9 @@ def _run_of(series: Series, heard: Heard, alone: Alone, cpu: Mapping[str, float]
         stored.append(came - result["file-seen-at"])
         streamed.append(came - series.times[number - 1])
         expected = alone.results[(number - 1) % len(alone.results)]
-        identical += {name: result[name] for name in expected} == expected
+        same += all(math.isclose(result[name], value, rel_tol=_ROUNDED) for name, value in expected.items())
     images = series.sent.images
-    return Run(images, stored, streamed, identical, images - len(seen), cpu)
+    return Run(images, stored, streamed, same, images - len(seen), cpu)
 
 
 @contextmanager
@@ -138,7 +141,7 @@ def line(kind: str, scratch: Path) -> Iterator[Line]:
             settings["directory"] = str(files)
             names |= {"HDF5Writer": 1, "FileWatcher": 1}
         else:
-            settings |= {"store": "images", "bucket": BUCKET, "memory": 1000}
+            settings |= {"store": "images", "bucket": BUCKET, "when_slow": "block"}
             names |= {"CephWriter": 1}
             stores["images"] = _ceph(stack, scratch) if kind == "Ceph" else _directory(scratch)
         storage = {
