@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import ClassVar, Final
@@ -18,7 +19,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from urllib3 import BaseHTTPResponse
 
 from parvis_services.stores.profiles import Login, S3Profile
-from parvis_services.stores.s3_errors import BeyondTheEnd, error_of, told
+from parvis_services.stores.s3_errors import NOT_S3, BeyondTheEnd, error_of, told
 from parvis_services.stores.s3_http import SignedHttp, connection_pool, tls_context
 from parvis_services.stores.store import (
     CHECKSUM,
@@ -27,6 +28,7 @@ from parvis_services.stores.store import (
     ImageStore,
     ObjectInfo,
     StoredObject,
+    StoreUnavailable,
     Usage,
     check_metadata,
 )
@@ -94,15 +96,19 @@ class S3Store(ImageStore):
         if not replace:
             headers["If-None-Match"] = "*"
         response = self._http.request(url, "PUT", body=view, headers=headers, digest=kept[CHECKSUM])
-        return ObjectInfo(key, view.nbytes, _etag(response), _moment(response, "date"), kept)
+        if not (etag := _etag(response)):  # a web server that says yes to everything has stored nothing
+            raise StoreUnavailable(url, NOT_S3)
+        return ObjectInfo(key, view.nbytes, etag, _moment(response, "date"), kept)
 
     def get(self, bucket: str, key: str) -> StoredObject:
         """As of `ImageStore`. What another program stored without a checksum is not checked."""
         url = self._checked(bucket, key)
         response = self._http.request(url, "GET")
-        info, data = _info(key, response), response.data
+        data = response.data
+        # Whatever is between us and the store may send it on in chunks, without saying how long it is.
+        info = replace(_info(key, response), size=len(data))
         expected = info.metadata.get(CHECKSUM)
-        if len(data) != info.size or (expected and hashlib.sha256(data).hexdigest() != expected):
+        if expected and hashlib.sha256(data).hexdigest() != expected:
             raise DamagedObject(url, "its SHA-256 is not that of what was stored")
         return StoredObject(info, data)
 

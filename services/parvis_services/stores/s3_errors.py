@@ -6,6 +6,7 @@ import contextlib
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Final
+from xml.etree.ElementTree import ParseError
 
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
@@ -21,6 +22,8 @@ from parvis_services.stores.store import (
     StoreUnavailable,
 )
 from parvis_services.stores.url import ObjectUrl
+
+NOT_S3: Final = "what answers there does not speak S3; is the endpoint right?"
 
 
 class BeyondTheEnd(StoreError):
@@ -64,15 +67,15 @@ def told(url: ObjectUrl | str) -> Iterator[None]:
         found = error_of(url, error.response.status, error.code or "")
     except ServerError as error:
         found = error_of(url, error.status_code, "")
-    except InvalidResponseError:
-        found = StoreUnavailable(url, "what answers there does not speak S3; is the endpoint right?")
+    except (InvalidResponseError, ParseError):
+        found = StoreUnavailable(url, NOT_S3)
     except MinioException as error:
         found = StoreError(url, f"the store's answer is not understood ({type(error).__name__})")
     except (HTTPError, OSError) as error:
         found = StoreUnavailable(url, _why_away(error))
     else:
         return
-    raise found  # out of the except clause: the error that is behind it may know a signature
+    raise found from None  # the error that is behind it may know a signature, and what the server wrote
 
 
 def error_of(url: ObjectUrl | str, status: int, code: str) -> StoreError:
