@@ -8,18 +8,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
+import orjson
 import yaml
 import zmq
 
 from parvis.config import Config, StompSettings
 from parvis.recipe.envelope import RECIPE_HEADER, dump_json
-from parvis.service.base import Service, Step
-from parvis.service.contract import Anything
 from parvis.service.host import Host
-from parvis.transport.base import Send, Transport
+from parvis.transport.base import Message, Send, Transport
 from parvis_services.acquire.ceph_writer import CephWriter
 from parvis_services.stores.directory import DirectoryStore
 from parvis_services.stores.layout import SeriesPlace
@@ -27,7 +26,7 @@ from parvis_services.stores.manifest import Manifest
 from parvis_services.stores.profiles import open_store
 from parvis_services.stream import stream_v1, stream_v2
 from parvis_services.stream.events import Bytes, Event, Frame, Header, SeriesEnd, SeriesStart
-from running import NAMESPACE, Listener, in_thread, transport_to
+from running import NAMESPACE, Listener, in_thread
 from waiting import wait_until
 
 BUCKET = "images"
@@ -204,10 +203,16 @@ class Site:
         return found[0]
 
 
-def attach(dcid: int, outputs: Sequence[str], recipe: str = "recipe-1", **parameters: Any) -> Send:
-    """A message that attaches a recipe; what leaves at an output goes to the queue of its name."""
+def attach(
+    dcid: int, outputs: Sequence[str], recipe: str = "recipe-1", *, aloud: bool = False, **parameters: Any
+) -> Send:
+    """A message that attaches a recipe; what leaves at an output goes to the queue of its name.
+
+    If `aloud`, images go to a topic, for which nothing is held back.
+    """
     nodes: dict[str, Any] = {
-        str(number): {"queue": queue_of(recipe, output)} for number, output in enumerate(outputs, 2)
+        str(number): {"topic" if aloud and output == "every" else "queue": queue_of(recipe, output)}
+        for number, output in enumerate(outputs, 2)
     }
     node = {
         "queue": "cephwriter",
@@ -262,24 +267,15 @@ class Recipe:
         return over
 
 
-class Ear(Service[Anything, Anything]):
-    """Hears of images, and says that it has, so that none are held back."""
+def hear(transport: Transport, recipe: str) -> list[int]:
+    """Numbers of the images that a recipe tells aloud, in a list that grows."""
+    heard: list[int] = []
 
-    name: ClassVar[str] = "Ear"
-    queue: ClassVar[str] = queue_of("recipe-1", "every")
-    prefetch: ClassVar[int] = 100
-    heard: ClassVar[list[int]] = []
+    def take(message: Message) -> None:
+        heard.append(orjson.loads(message.body)["payload"]["file-number"])
 
-    def process(self, payload: Anything, step: Step[Anything]) -> None:  # noqa: ARG002
-        self.heard.append((payload.model_extra or {})["file-number"])
-
-
-@contextlib.contextmanager
-def ear(port: int) -> Iterator[None]:
-    """Somebody who hears of images."""
-    Ear.heard.clear()
-    with in_thread(Host(transport_to(port), [Ear(Config())])):
-        yield
+    transport.subscribe_broadcast(queue_of(recipe, "every"), take)
+    return heard
 
 
 class Sending(threading.Thread):

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from detector_writer import Detector, Ear, Sending, Site, attach, content, ear, queue_of
+from detector_writer import Detector, Sending, Site, attach, content, hear, queue_of
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.acquire.ceph_writer import CephWriter
@@ -28,10 +27,9 @@ MEMORY = 16  # MB
 
 
 @pytest.fixture
-def told(broker: BrokerThread) -> Iterator[list[int]]:
+def told(transport: StompTransport) -> list[int]:
     """Numbers of the images that the recipe is told of."""
-    with ear(broker.port):
-        yield Ear.heard
+    return hear(transport, "recipe-1")
 
 
 def resident(process: subprocess.Popen[bytes]) -> float:
@@ -40,6 +38,7 @@ def resident(process: subprocess.Popen[bytes]) -> float:
     return int(fields[1]) * resource.getpagesize() / MEGABYTE
 
 
+@pytest.mark.timeout(300)
 def test_twenty_kills_in_a_series(
     broker: BrokerThread, transport: StompTransport, told: list[int], tmp_path: Path
 ) -> None:
@@ -49,20 +48,20 @@ def test_twenty_kills_in_a_series(
     environment = {"ZOCALO_CONFIG": str(site.file)}
     over = Listener(transport, queue_of("recipe-1", "finally"))
     sending = Sending(detector, DCID, 10**5, rate=200)
-    transport.send(attach(DCID, ["every", "finally"]))
+    transport.send(attach(DCID, ["every", "finally"], aloud=True))
     for kill in range(KILLS):
         with process_of(CephWriter, broker.port, environment) as writer:
             if not kill:
                 sending.start()
             if kill % 4 or not kill:
                 before = len(told)
-                wait_until(lambda before=before: len(told) > before, 30, f"life {kill} to tell of an image")
+                wait_until(lambda before=before: len(told) > before, 60, f"life {kill} to tell of an image")
             due = time.monotonic() + chance.uniform(0, 0.2 if kill % 4 else 0.6)
             wait_until(lambda due=due: time.monotonic() >= due, 5, "the moment")
             writer.send_signal(signal.SIGKILL)
     with process_of(CephWriter, broker.port, environment):
         before = len(told)
-        wait_until(lambda: len(told) > before, 30, "the last life to tell of an image")
+        wait_until(lambda: len(told) > before, 60, "the last life to tell of an image")
         sending.is_over.set()
         sending.join()
         detector.end()
@@ -87,7 +86,7 @@ def test_a_full_store_and_a_detector_that_does_not_wait(
     detector = Detector()
     site = Site(tmp_path, broker.port, detector.address, memory=MEMORY)
     with process_of(CephWriter, broker.port, {"ZOCALO_CONFIG": str(site.file)}) as writer:
-        transport.send(attach(DCID, ["every", "finally"]))
+        transport.send(attach(DCID, ["every", "finally"], aloud=True))
         over = Listener(transport, queue_of("recipe-1", "finally"))
         sending = Sending(detector, DCID, 120, rate=60, size=MEGABYTE)
         sending.start()
@@ -120,7 +119,7 @@ def test_a_writer_that_is_told_to_stop_stores_what_it_has(
     site = Site(tmp_path, broker.port, detector.address, drain=5)
     away = site.objects.with_name("away")
     environment = {"ZOCALO_CONFIG": str(site.file)}
-    transport.send(attach(DCID, ["every", "finally"]))
+    transport.send(attach(DCID, ["every", "finally"], aloud=True))
     over = Listener(transport, queue_of("recipe-1", "finally"))
     with process_of(CephWriter, broker.port, environment) as writer:
         detector.start(DCID, 20)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from detector_writer import BUCKET, Detector, Ear, Sending, Site, attach, content, ear, queue_of
+from detector_writer import BUCKET, Detector, Sending, Site, attach, content, hear, queue_of
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from parvis_services.acquire.ceph_writer import CephWriter
@@ -45,39 +45,39 @@ def test_a_network_that_is_cut_slow_and_away_and_a_writer_that_is_killed(
     profile = {"endpoint": f"http://127.0.0.1:{proxy.port}", "write": login}
     site = Site(tmp_path, broker.port, detector.address, profile=profile, series_timeout=60, memory=256)
     environment = {"ZOCALO_CONFIG": str(site.file)}
-    transport.send(attach(DCID, ["every", "finally"]))
+    transport.send(attach(DCID, ["every", "finally"], aloud=True))
     over = Listener(transport, queue_of("recipe-1", "finally"))
-    with ear(broker.port):
-        sending = Sending(detector, DCID, 10_000, rate=60, size=SIZE)
-        for life in ("killed", "stays"):
-            with process_of(CephWriter, broker.port, environment) as writer:
-                if life == "killed":
-                    sending.start()
-                troubles = (proxy.cut, lambda: proxy.slow(400_000), proxy.refuse)
-                for trouble in (*troubles, proxy.stall) if life == "stays" else troubles:
-                    before = len(Ear.heard)
-                    wait_until(lambda before=before: len(Ear.heard) > before + 10, 30, "images")
-                    trouble()
-                    pause(0.3)
-                    proxy.slow(None)
-                    proxy.refuse(False)
-                if life == "killed":
-                    writer.send_signal(signal.SIGKILL)
-                    continue
-                sending.is_over.set()
-                sending.join()
-                detector.end()
-                over.wait_for(1, 60)
+    told = hear(transport, "recipe-1")
+    sending = Sending(detector, DCID, 10_000, rate=60, size=SIZE)
+    for life in ("killed", "stays"):
+        with process_of(CephWriter, broker.port, environment) as writer:
+            if life == "killed":
+                sending.start()
+            troubles = (proxy.cut, lambda: proxy.slow(400_000), proxy.refuse)
+            for trouble in (*troubles, proxy.stall) if life == "stays" else troubles:
+                before = len(told)
+                wait_until(lambda before=before: len(told) > before + 10, 30, "images")
+                trouble()
+                pause(0.3)
+                proxy.slow(None)
+                proxy.refuse(False)
+            if life == "killed":
+                writer.send_signal(signal.SIGKILL)
+                continue
+            sending.is_over.set()
+            sending.join()
+            detector.end()
+            over.wait_for(1, 60)
     place = site.place(DCID)
     keys = [one.key for one in manager.list_all(BUCKET, place.frames_prefix)]
     stored = {number for key in keys if (number := place.number_of(key)) is not None}
-    told = NumberRanges((number, number) for number in Ear.heard)
+    ranges = NumberRanges((number, number) for number in told).ranges()
     (end,) = over.payloads()
-    assert [number for number, times in Counter(Ear.heard).items() if times > 1] == []
-    assert [tuple(one) for one in end["told"]] == told.ranges()
+    assert [number for number, times in Counter(told).items() if times > 1] == []
+    assert [tuple(one) for one in end["told"]] == ranges
     # Of what was on its way when it was killed, a writer that may not look does not know whether it arrived.
-    unknown = stored - set(Ear.heard)
-    assert set(Ear.heard) <= stored
+    unknown = stored - set(told)
+    assert set(told) <= stored
     assert len(unknown) <= 4
     assert end["dropped"] == []
     assert len(stored) > 80
