@@ -56,7 +56,7 @@ def test_the_worst_comes_first(runner: CliRunner, transport: StompTransport) -> 
     assert [line.split()[1] for line in lines if line.startswith("ok")] == [
         *("broker", "broker-load", "queues", "file-systems", "drop-files"),
     ]
-    assert lines[-1] == "1 error, 1 warning, 5 skipped, 5 ok"
+    assert lines[-1] == "1 error, 1 warning, 6 skipped, 5 ok"
 
 
 def test_warnings_are_no_errors_and_quiet_shows_only_what_is_bad(

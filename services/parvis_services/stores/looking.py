@@ -85,7 +85,7 @@ def _lines(found: Manifest) -> Iterator[tuple[str, str]]:
     epilog="""\b
 Examples:
   parvis store link s3://ceph/i04/993677/1/000007
-  parvis store get "$(parvis store link s3://ceph/i04/993677/1/000007)" -o image
+  parvis store get "$(parvis store link s3://ceph/i04/993677/1/000007)" -o 7
 """,
 )
 @click.argument("url", metavar="URL", type=UrlType())
