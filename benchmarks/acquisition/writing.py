@@ -144,7 +144,7 @@ def _at(
 
 def _fastest(camera: Camera, running: Services, files: Sequence[Path], size: str, scratch: Path) -> Rate:
     """The fastest of growing rates at which nothing is lost and the detector keeps its pace."""
-    best, wanted = Rate(0), float(RATES[size])
+    best, wanted = Rate(0), RATES[size] / 2
     for _ in range(_MOST_STEPS):
         rate = _at(camera, running, files, size, wanted, scratch)
         if rate.lost or rate.frames < 0.97 * wanted:
