@@ -32,6 +32,8 @@ SHIPPED = [
     "per-image-analysis-gridscan-swmr",
     "per-image-analysis-rotation",
     "per-image-analysis-rotation-swmr",
+    "per-image-analysis-stream",
+    "per-image-analysis-stream-rotation",
 ]
 
 

@@ -184,7 +184,8 @@ MISTAKES = [
         put("1", "output", value={"every": [2, 5]}),
         "error",
         WATCHER,
-        f'output "every": does not fit {CENTRING}: file-number and n_spots_total are needed',
+        f'output "every": does not fit {CENTRING}: file-number is needed, and n_spots_total, or the reason '
+        "why the image is missing",
     ),
     (put("start", value=[[1, {}], [2, {}]]), "error", "", 'start of node 2: PerImageAnalysis needs "file"'),
     (

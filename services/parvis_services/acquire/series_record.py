@@ -112,6 +112,7 @@ class SeriesRecord:
         self.bytes = self._duplicates = self._garbage = 0
         self.first_seen: float | None = None
         self.last_seen = 0.0
+        self._heard = time.monotonic()
         self._repeat_tries = 0
         self.mask: dict[str, str] = {}
         self.changes = 0
@@ -151,6 +152,11 @@ class SeriesRecord:
     def was_tried(self) -> bool:
         """Whether it was tried to store the header where the place is now."""
         return self._repeat_tries > 0
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which nothing of it came, whatever was done to the clock; at most since we began."""
+        return time.monotonic() - self._heard
 
     def is_of(self, series: int, unique_id: str | None) -> bool:
         """Whether it is what the detector calls so."""
@@ -311,6 +317,7 @@ class SeriesRecord:
         self._arrivals[number] = at
         self.first_seen = at if self.first_seen is None else self.first_seen
         self.last_seen = max(self.last_seen, at)
+        self._heard = time.monotonic()
         # Should the series have seemed to be over, it goes on.
         self.ended, self.is_closed = None, False
 

@@ -87,7 +87,7 @@ class StreamToStore:
         self._said: deque[object] = deque(maxlen=_MOST_TOLD)
         self._stopping = threading.Event()
         self._is_draining = self._is_replay = False
-        self._received_at = -math.inf
+        self._received_at = self._look_at = -math.inf
         self._rate = 0.0  # bytes a second
         self._measured = (time.monotonic(), 0)
         self._thread = threading.Thread(target=self._run, name="receiver", daemon=True)
@@ -186,7 +186,7 @@ class StreamToStore:
                 self.log.error("%d messages of the stream passed unread", source.lost - lost)
                 self._counts["messages_lost"] += source.lost - lost
                 lost = source.lost
-            if parts is None:
+            if parts is None or time.monotonic() > self._look_at:
                 self._end_the_silent()
             self._measure()
 
@@ -324,11 +324,11 @@ class StreamToStore:
         self.news.tell()
 
     def _end_the_silent(self) -> None:
-        """End series of which nothing has come for too long."""
-        now = time.time()
+        """End series of which nothing has come for too long, whatever else comes."""
+        self._look_at = time.monotonic() + _TICK
         for record in self.shelf.in_hand():
             limit = self._settings.series_timeout if record.first_seen else _ARMED
-            if record.ended is None and now - record.last_seen > limit:
+            if record.ended is None and record.silence > limit:
                 self.log.warning("series %s ended without a word: nothing came for %g s", record.name, limit)
                 with contextlib.suppress(OSError):
                     record.end("time-out")
