@@ -26,16 +26,17 @@ from real.rabbitmq.vhost import VirtualHost
 from running import broker_environment, transport_to
 from waiting import wait_until
 
-NOW = time.time()
+BEGUN = 1_763_600_000.0
 
 
 @pytest.fixture
 def collector(tmp_path: Path, broker: BrokerThread) -> Iterator[Collector]:
     """A collector with some records, on "another machine"."""
+    begun = time.time() - 50
     with Collector(lambda: RecordsWriter(tmp_path / "there"), transport_to(broker.port)) as running:
         keep(
             running,
-            *[LogRecord(NOW - 50 + n / 100, 6, "far", f"number {n} " + "x" * 1000) for n in range(3_000)],
+            *[LogRecord(begun + n / 100, 6, "far", f"number {n} " + "x" * 1000) for n in range(3_000)],
         )
         yield running
 
@@ -79,7 +80,7 @@ def test_logs_are_found_where_there_are_none(
         assert following.stdout is not None
         keep(collector, LogRecord(time.time(), 6, "far", "new 1"))
         assert json.loads(following.stdout.readline())["message"] == "new 1"
-        keep(collector, LogRecord(NOW - 20, 6, "far", "new 2, and late"))
+        keep(collector, LogRecord(time.time() - 20, 6, "far", "new 2, and late"))
         assert json.loads(following.stdout.readline())["message"] == "new 2, and late"
         following.terminate()
 
@@ -139,7 +140,7 @@ def test_nobody_can_have_answers_sent_to_a_queue_of_others(
 @pytest.mark.real("rabbitmq")
 def test_they_come_by_rabbitmq_as_well(tmp_path: Path, vhost: VirtualHost) -> None:
     with Collector(lambda: RecordsWriter(tmp_path), vhost.transport()) as collector:
-        keep(collector, LogRecord(NOW, 6, "far", "by RabbitMQ"))
+        keep(collector, LogRecord(time.time(), 6, "far", "by RabbitMQ"))
         transport = vhost.transport()
         transport.connect()
         wait_until(
@@ -165,8 +166,8 @@ def hops_of(recipe_id: str, numbers: range, queue: str = "q") -> Send:
             "done",
             service="S",
             host="h.1",
-            sent_at=NOW,
-            begun=NOW,
+            sent_at=BEGUN,
+            begun=BEGUN,
             seconds=0.1,
         )
         for number in numbers

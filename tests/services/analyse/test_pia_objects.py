@@ -443,6 +443,7 @@ def test_what_was_not_there_too_early_may_be_there_in_time(site: Site, frames: L
     fetcher = FrameFetcher(frames)
     fetcher.announce(site.url(2))
     fetcher.announce(site.put(1, counts(1, np.uint16)[0]))
+    wait_until(lambda: len(frames.log) == 2, LIMIT, "both to be looked for")
     fetcher.fetch(site.url(1))
     fetcher.fetch(site.put(2, counts(1, np.uint16)[0]))
     assert frames.log == [site.url(2), site.url(1), site.url(2)]
