@@ -27,13 +27,14 @@ def simulate() -> None:
 
 
 @simulate.command(
+    short_help="Stream images as a detector does.",
     epilog="""\b
 Examples:
   parvis simulate detector --rate 20 --dcid 1
   parvis simulate detector frames/*.cbf.bz2 --rate 133 --repeat 10
   parvis simulate detector x_master.h5 --format v1 --header basic
   parvis simulate detector --twice 5 --skip 8 --no-end --garbage
-"""
+""",
 )
 @click.argument(
     "files", metavar="[FILE]...", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False)
