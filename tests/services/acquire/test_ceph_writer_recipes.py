@@ -240,7 +240,8 @@ def test_paths_in_a_message_lead_nowhere(
     secret = tmp_path / "17.1.journal"
     secret.write_text('["series",{},1]\n')
     with site.writer():
-        send = attach(17, ["finally"], "recipe-1", **{"timeout-first": 0.1})
+        parameters: dict[str, Any] = {"timeout-first": 0.1}
+        send = attach(17, ["finally"], "recipe-1", **parameters)
         body = orjson.loads(send.body)
         status = {"start-time": 0, "series": f"../../../{secret.stem}"}
         body["payload"] = {"cephwriter-status": status}
