@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,6 +19,7 @@ from parvis.transport.base import Send
 from parvis.transport.embedded import BrokerThread
 from parvis.transport.stomp import StompTransport
 from running import broker_environment
+from waiting import wait_until
 
 SITE = """
 version: 1
@@ -154,3 +156,8 @@ def test_the_command_ends_though_a_check_hangs(broker: BrokerThread, tmp_path: P
     first, *_, last = done.stdout.splitlines()
     assert first.split(maxsplit=2) == ["error", "file-systems", "it did not end within 1 s"]
     assert last == "1 error, 1 ok"
+    wait_until(lambda: not _processes_with(tmp_path / "fifo"), 30, "the look that hangs to end by itself")
+
+
+def _processes_with(argument: Path) -> list[psutil.Process]:
+    return [one for one in psutil.process_iter(["cmdline"]) if str(argument) in (one.info["cmdline"] or ())]

@@ -16,13 +16,14 @@ from typing import Any, Final
 
 from parvis.service.figures import Figure
 from parvis_services.acquire.frame_queue import FrameQueue, HeldFrame
-from parvis_services.acquire.keeper import Keeper
+from parvis_services.acquire.keeper import Keeper, shown
 from parvis_services.acquire.news import News
 from parvis_services.acquire.series_pins import SeriesPins
 from parvis_services.acquire.series_record import Facts, SeriesRecord, StoredImage
 from parvis_services.acquire.series_shelf import SeriesShelf
 from parvis_services.acquire.uploader import Trouble, Uploaders
 from parvis_services.acquire.writer_store import WriterStore
+from parvis_services.number_ranges import NumberRanges
 from parvis_services.stores.layout import LAST_NUMBER
 from parvis_services.stores.manifest import Ended
 from parvis_services.stores.series_header import dump_header
@@ -105,9 +106,7 @@ class StreamToStore:
         self._is_draining = True
         self._stopping.set()
         self._thread.join(_LAST_MESSAGE)
-        for held in self._uploaders.stop(max(0.0, deadline - time.monotonic())):
-            self.log.warning("image %d of %s is dropped: it is not stored yet", held.number, held.record.name)
-            self._drop(held.record, held.number)
+        self._drop_all(self._uploaders.stop(max(0.0, deadline - time.monotonic())))
         self._keeper.stop(max(_TICK, deadline - time.monotonic()))
         self.pins.stop()
         self.shelf.close()
@@ -310,6 +309,16 @@ class StreamToStore:
         self._counts["frames_dropped"] += 1
         with contextlib.suppress(OSError):
             record.drop(number)
+
+    def _drop_all(self, frames: Sequence[HeldFrame]) -> None:
+        """Drop images for whose storing no time is left, and say which."""
+        dropped: dict[str, NumberRanges] = {}
+        for held in frames:
+            self._drop(held.record, held.number)
+            dropped.setdefault(held.record.name, NumberRanges()).add(held.number)
+        for name, numbers in dropped.items():
+            text = "%d images of %s are dropped, as they are not stored yet: %s"
+            self.log.warning(text, len(numbers), name, shown(numbers.ranges()))
 
     def _end(self, end: SeriesEnd) -> None:
         record = self.shelf.known_as(end.series, end.unique_id)

@@ -49,7 +49,7 @@ _CODES: Final[Mapping[str, tuple[_Kind, str]]] = {
     "SlowDown": (StoreUnavailable, "the store has too much to do"),
 }
 _STATUSES: Final[Mapping[int, tuple[_Kind, str]]] = {
-    403: (AccessDenied, "the login of the configuration does not allow it"),
+    403: (AccessDenied, "the login of the configuration does not allow it, or there is no such bucket"),
     404: (NoSuchObject, "there is no such object: not written yet, or expired"),
     412: _CODES["PreconditionFailed"],
     416: (BeyondTheEnd, "the object ends before that"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -37,6 +38,11 @@ _LOOK_INTERVAL: Final = 0.02
 _LATE: Final = 600.0
 _VERY_LATE: Final = 3600.0
 
+# Goes before each: whoever started it may have left by then.
+_END_BY_ITSELF: Final = """
+import signal, sys
+signal.alarm(int(sys.argv[2]))
+"""
 # Each looks at the path that it is given and prints what it found. To open it asks a network file system
 # itself, where the kernel may remember the figures.
 _ROOM: Final = """
@@ -152,16 +158,17 @@ def look(script: str, paths: Iterable[str], patience: float = PATIENCE) -> dict[
         By path the JSON that it printed, or a `LookFailed`: it failed, or did not end within `patience`
         seconds. Then the child is killed, and not waited for.
     """
-    children = {path: _child(script, str(Path(path).expanduser())) for path in paths}
+    children = {path: _child(script, str(Path(path).expanduser()), patience) for path in paths}
     deadline = time.monotonic() + patience
     while any(child.poll() is None for child in children.values()) and time.monotonic() < deadline:
         time.sleep(_LOOK_INTERVAL)
     return {path: _outcome(child, patience) for path, child in children.items()}
 
 
-def _child(script: str, path: str) -> subprocess.Popen[bytes]:
+def _child(script: str, path: str, patience: float) -> subprocess.Popen[bytes]:
+    limit = str(math.ceil(patience) + 1)
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", script, path],
+        [sys.executable, "-I", "-S", "-c", _END_BY_ITSELF + script, path, limit],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
