@@ -12,6 +12,7 @@ import click
 
 from parvis.cli.environments import environments_option
 from parvis.cli.group import INTERRUPTED
+from parvis_services.xray.options import algorithm_option, d_min_option
 
 if TYPE_CHECKING:
     from parvis_services.xray.parameters import AnalysisParameters
@@ -40,14 +41,8 @@ class _FrameRange(click.ParamType):
 
 @click.command(no_args_is_help=True)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
-@click.option(
-    "--algorithm",
-    type=click.Choice(["dispersion", "dispersion_extended"]),
-    default="dispersion",
-    show_default=True,
-    help="How strong pixels are told from background.",
-)
-@click.option("--d-min", type=float, metavar="Å", help="Leave out spots of higher resolution than this.")
+@algorithm_option
+@d_min_option
 @click.option(
     "--d-max",
     type=float,

@@ -13,6 +13,7 @@ from parvis.cli.options import json_option
 from parvis.cli.printing import print_json
 from parvis_services.stores.arguments import SeriesType, plural, with_storage
 from parvis_services.stores.progress import progress_bar
+from parvis_services.xray.options import algorithm_option, d_min_option
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,14 +36,8 @@ Examples:
 """,
 )
 @click.argument("series", metavar="URL", type=SeriesType())
-@click.option(
-    "--algorithm",
-    type=click.Choice(["dispersion", "dispersion_extended"]),
-    default="dispersion",
-    show_default=True,
-    help="How strong pixels are told from background.",
-)
-@click.option("--d-min", type=float, metavar="Å", help="Leave out spots of higher resolution than this.")
+@algorithm_option
+@d_min_option
 @click.option(
     "--prototype",
     is_flag=True,
