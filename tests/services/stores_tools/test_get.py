@@ -20,16 +20,14 @@ from http_server import HttpServer, Quiet
 from parvis.cli import main
 from parvis_services.stores.directory import DirectoryStore
 from parvis_services.stores.store import LARGEST_OBJECT
-from stored_series import configuration, directory_store, put_series
+from stored_series import put_series
 
 URL = "dir://ram/i04/7/1"
 SIGNED = "X-Amz-Signature=5ecret5ignature"
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path: Path, unconfigured: None, monkeypatch: pytest.MonkeyPatch) -> DirectoryStore:
-    monkeypatch.setenv("ZOCALO_CONFIG", str(configuration(tmp_path, tmp_path / "store")))
-    store = directory_store(tmp_path / "store")
+def store(store: DirectoryStore) -> DirectoryStore:
     put_series(store, 7)
     return store
 
